@@ -1,0 +1,79 @@
+# What every script shares: settings, help, running a command. Sourced, with $0 the script.
+
+repository=$(cd "$(dirname "$0")/.." && pwd)
+
+fail() { # one line on stderr, exit status 2: a user's mistake
+    echo "error: $*" >&2
+    exit 2
+}
+
+# -h prints the comment at the top of the script
+case ${1-} in
+-h | --help)
+    sed -n '2,/^$/{s/^# \{0,1\}//p;}' "$0"
+    exit 0
+    ;;
+esac
+
+# Variables, the same in every script; README.md explains them.
+: "${ICH_ROOT:=$repository}"
+: "${CONFS:=conf/se_resnext50_32x4d.yaml conf/efficientnet-b2.yaml}"
+: "${FOLDS:=0 1 2 3 4}"
+: "${EPOCHS:=2 3}"
+: "${NPROC:=1}"
+: "${JOBS:=}"
+: "${ENGINE:=loky}"
+case $ICH_ROOT in /*) ;; *) ICH_ROOT=$PWD/$ICH_ROOT ;; esac
+cd "$repository" # so that python finds src, and CONFS may be relative to it
+
+if [ -z "${PYTHON:-}" ]; then
+    PYTHON=.venv/bin/python
+    own_python=yes
+fi
+export ICH_ROOT CONFS FOLDS EPOCHS NPROC JOBS ENGINE
+
+need_python() {
+    command -v "$PYTHON" >/dev/null 2>&1 || fail "$PYTHON is missing; run sh bin/setup.sh first, or set PYTHON"
+}
+
+# Run a command. On SIGTERM or Ctrl-C it is told to stop, waited for, and the script ends too: with 75 where the same
+# script, run again, goes on (every step is restartable).
+run() {
+    stopped=
+    "$@" &
+    child=$!
+    trap 'stopped=75; kill -TERM "$child" 2>/dev/null || :' TERM
+    trap 'stopped=130; kill -TERM "$child" 2>/dev/null || :' INT
+    status=0
+    wait "$child" || status=$?
+    while kill -0 "$child" 2>/dev/null; do # a signal ended the wait, not the command
+        status=0
+        wait "$child" || status=$?
+    done
+    trap - TERM INT
+    [ -z "$stopped" ] || exit "$stopped"
+    [ "$status" -eq 0 ] || exit "$status"
+}
+
+# Run a module, in NPROC processes where that is more than one.
+launch() {
+    if [ "$NPROC" -gt 1 ]; then
+        run "$PYTHON" -m torch.distributed.run --standalone --nproc-per-node "$NPROC" -m "$@"
+    else
+        run "$PYTHON" -m "$@"
+    fi
+}
+
+# Find Kaggle's files of a split ("train" or "test"), stage 2 before stage 1: sets csv and images.
+find_input() {
+    case $1 in train) name=train ;; test) name=sample_submission ;; esac
+    for stage in stage_2 stage_1; do
+        csv=$ICH_ROOT/input/${stage}_$name.csv
+        [ -f "$csv" ] || continue
+        for images in "$ICH_ROOT/input/${stage}_$1" "$ICH_ROOT/input/${stage}_$1_images"; do
+            [ ! -d "$images" ] || return 0
+        done
+        fail "$ICH_ROOT/input has ${csv##*/} but no folder ${stage}_$1 or ${stage}_$1_images with its DICOM files"
+    done
+    fail "$ICH_ROOT/input has no stage_2_$name.csv; put the competition's files there (README.md, The real job)"
+}

@@ -1,0 +1,37 @@
+#!/bin/sh
+# One command on a fresh machine: set-up, then the whole pipeline on about 500 generated head CT slices, with both
+# architectures at 64 px, 5 folds and 3 epochs. All of it stays under cache/demo. Some ten minutes on two cores.
+#
+#   sh bin/demo.sh
+#
+# Run again, it goes on where it was or shows the result again; delete cache/demo to start anew.
+
+set -eu
+. "$(dirname "$0")/_common.sh"
+
+run sh bin/setup.sh
+export ICH_ROOT="$repository/cache/demo"
+export CONFS="conf/demo/se_resnext50_32x4d.yaml conf/demo/efficientnet-b2.yaml"
+export FOLDS="0 1 2 3 4" EPOCHS="2 3"
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "generating head CTs"
+run "$PYTHON" -m src.sample.make_competition --output "$ICH_ROOT/input" \
+    --patients 36 --slices 12 --size 128 --difficulty easy --seed 0
+for script in preprocess train predict ensemble; do
+    step "bin/$script.sh"
+    run sh "bin/$script.sh"
+done
+
+cat <<END
+
+The demo is done. Its submission: cache/demo/submission/submission.csv
+These heads are generated and easy: the figures above show that the pipeline learns, nothing more.
+
+Next, the real data (README.md, The real job): put the competition's files into input/, then
+    sh bin/preprocess.sh
+    sh bin/train.sh
+    sh bin/predict.sh
+    sh bin/ensemble.sh
+END

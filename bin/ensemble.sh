@@ -1,0 +1,37 @@
+#!/bin/sh
+# Bag the predictions that exist for CONFS x FOLDS x EPOCHS into submission/submission.csv, and score them out of fold.
+#
+#   sh bin/ensemble.sh
+#   FOLDS=0 sh bin/ensemble.sh      one fold alone also reaches a submission
+#
+# CONFS, FOLDS, EPOCHS, ICH_ROOT: as in predict.sh.
+
+set -eu
+. "$(dirname "$0")/_common.sh"
+need_python
+find_input test
+
+# the lists grow in "$@", which alone survives blanks in a path: test files, a separator, out-of-fold files
+wanted=0
+found=0
+set --
+for split in test valid; do
+    [ $split = test ] || set -- "$@" --out-of-fold
+    for conf in $CONFS; do
+        for fold in $FOLDS; do
+            for epoch in $EPOCHS; do
+                file=$ICH_ROOT/model/$(basename "$conf" .yaml)/fold$fold/${split}_epoch$epoch.parquet
+                wanted=$((wanted + 1))
+                [ -f "$file" ] || continue
+                found=$((found + 1))
+                set -- "$@" "$file"
+            done
+        done
+    done
+done
+[ "$found" -gt 0 ] || fail "$ICH_ROOT/model has no predictions of CONFS x FOLDS x EPOCHS; run sh bin/predict.sh first"
+[ "$found" -eq "$wanted" ] || echo "bagging the $found of $wanted prediction files that exist" >&2
+
+run "$PYTHON" -m src.ensemble.make_submission --sample "$csv" --output "$ICH_ROOT/submission/submission.csv" \
+    --table "$ICH_ROOT/cache/test.parquet" --store "$ICH_ROOT/cache/test" \
+    --train-table "$ICH_ROOT/cache/train.parquet" --predictions "$@"

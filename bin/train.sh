@@ -1,0 +1,19 @@
+#!/bin/sh
+# Train each classifier on each fold. Folds that are trained already are left as they are; one that was interrupted
+# goes on after its last finished epoch.
+#
+#   sh bin/train.sh
+#   CONFS=conf/efficientnet-b2.yaml FOLDS="0 1" sh bin/train.sh
+#
+# CONFS: classifiers, relative to the repository (both of conf/). FOLDS: folds to leave out in turn (0 1 2 3 4). NPROC:
+# processes of one training, usually one a GPU (1). ICH_ROOT: folder of input/ cache/ model/ (the repository).
+
+set -eu
+. "$(dirname "$0")/_common.sh"
+need_python
+
+for conf in $CONFS; do
+    for fold in $FOLDS; do
+        launch src.classify.train "$conf" --fold "$fold" --root "$ICH_ROOT"
+    done
+done

@@ -1,0 +1,1 @@
+"""The convolutional networks: training and prediction. Nothing below this package imports torch."""

@@ -1,0 +1,104 @@
+"""Predict with the checkpoints of one classifier and one fold: out-of-fold slices, or the test set."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader
+
+from src.classify.checkpoint import file_sha256, load_checkpoint, read_about
+from src.classify.dataset import PlainSlices
+from src.classify.loop import make_accelerator, predict_slices
+from src.classify.network import build_network
+from src.classify.split import read_split
+from src.config import Config, load_config
+from src.errors import UserError, run_command
+from src.files.images import ImageStore
+from src.files.layout import Layout
+from src.files.predictions import Origin, read_origin, write_predictions
+
+SPLITS = ("valid", "test")
+
+
+def predict(config: Config, fold: int, split: str, epochs: Sequence[int], layout: Layout) -> None:
+    """Write a prediction file for each epoch's checkpoint; each slice is read once for all of them.
+
+    split: "valid" for the slices of the fold that the networks did not see, "test" for the test set. Files that were
+    made by the same checkpoints are left as they are. Raises UserError for checkpoints that are missing or of another
+    conf or fold.
+    """
+    folder = layout.fold(config.name, fold)
+    origins = {epoch: _origin(config, fold, split, epoch, folder.checkpoint(epoch)) for epoch in epochs}
+    due = [epoch for epoch in epochs if read_origin(folder.predictions(split, epoch)) != origins[epoch]]
+    if not due:
+        print(f"{folder.path}: {split} predictions of epochs {', '.join(map(str, epochs))} are there already")
+        return
+    if split == "valid":
+        store, ids = layout.store("train"), read_split(layout, fold)[1].ids
+    else:
+        store = layout.store("test")
+        ids = ImageStore(store).index["ID"].tolist()
+
+    accelerator = make_accelerator(config.precision)
+    networks = []
+    for epoch in due:
+        network = build_network(config.network.model_copy(update={"pretrained": "none"}), config.image_size)
+        load_checkpoint(folder.checkpoint(epoch), network)
+        networks.append(accelerator.prepare_model(network, evaluation_mode=True))
+    loader = accelerator.prepare(
+        DataLoader(
+            PlainSlices(store, ids, config.image_size),
+            batch_size=config.batch_size,
+            num_workers=config.workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+    )
+    desc = f"{config.name} fold {fold} epochs {' '.join(map(str, due))}, {split}"
+    probabilities = predict_slices(accelerator, networks, loader, len(ids), desc)
+    if accelerator.is_main_process:
+        for epoch, of_epoch in zip(due, probabilities, strict=True):
+            write_predictions(folder.predictions(split, epoch), pd.Series(ids), of_epoch, origins[epoch])
+
+
+def _origin(config: Config, fold: int, split: str, epoch: int, checkpoint: Path) -> Origin:
+    about = read_about(checkpoint)
+    expected = {
+        "conf": config.name,
+        "fold": fold,
+        "epoch": epoch,
+        "architecture": config.network.architecture,
+        "image_size": config.image_size,
+    }
+    for key, value in expected.items():
+        if getattr(about, key) != value:
+            raise UserError(f"{checkpoint} was trained with {key} {getattr(about, key)}, expected {value}")
+    return Origin(conf=config.name, fold=fold, epoch=epoch, checkpoint=file_sha256(checkpoint), split=split)
+
+
+def main() -> None:
+    """Read arguments, predict."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="example: python -m src.classify.predict conf/se_resnext50_32x4d.yaml --fold 0 --split valid test",
+    )
+    parser.add_argument("conf", type=Path, help="a file of conf/")
+    parser.add_argument("--fold", type=int, required=True, help="the fold that the networks did not see, from 0")
+    parser.add_argument("--split", nargs="+", choices=SPLITS, required=True, help="what to predict; both go together")
+    parser.add_argument("--epochs", type=int, nargs="+", default=[2, 3], help="whose checkpoints (default 2 3)")
+    parser.add_argument("--root", type=Path, default=Path(), help="folder of input/ cache/ model/ (default: here)")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override keys of the conf")
+    args = parser.parse_args()
+    config = load_config(args.conf, args.set)
+    for split in args.split:
+        try:
+            predict(config, args.fold, split, args.epochs, Layout(args.root))
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"a batch of {config.batch_size} does not fit the GPU's memory; give a smaller batch_size"
+            ) from error
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,87 @@
+"""Weights that a backbone starts from: ImageNet's, or a file's."""
+
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from src.errors import UserError, first_few
+
+State = dict[str, torch.Tensor]
+
+
+def load_imagenet(backbone: nn.Module, architecture: str) -> None:
+    """Load ImageNet's weights, all but the classifier. Raises UserError where they cannot be fetched."""
+    try:
+        state = _imagenet_state(architecture)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"ImageNet weights of {architecture} cannot be fetched ({error}); on a machine without access give "
+            "network.pretrained: none, or the path of a file with the weights"
+        ) from error
+    _load(backbone, state, f"ImageNet's weights of {architecture}")
+
+
+def load_weights(backbone: nn.Module, path: str) -> None:
+    """Load weights from a .safetensors file or a state dict saved by torch, all but a classifier of other size.
+
+    Raises UserError where the file is missing, unreadable, or of another network.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"network.pretrained: {path} is missing; expected imagenet, none, or the path of a file")
+    try:
+        if path.endswith(".safetensors"):
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        # a checkpoint of this pipeline holds the whole network, of which the backbone is a part
+        state = {key.removeprefix("backbone."): value for key, value in state.items()}
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, AttributeError, UnpicklingError) as error:
+        raise UserError(f"network.pretrained: {path} holds no plain state dict that can be read: {error}") from error
+    _load(backbone, state, f"network.pretrained: {path}")
+
+
+def _imagenet_state(architecture: str) -> State:
+    if architecture.startswith("timm/"):
+        import timm
+
+        return timm.create_model(architecture.removeprefix("timm/"), pretrained=True).state_dict()
+    state: State = torch.hub.load_state_dict_from_url(
+        _imagenet_url(architecture), map_location="cpu", check_hash=True, weights_only=True
+    )
+    return state
+
+
+def _imagenet_url(architecture: str) -> str:
+    if architecture == "se_resnext50_32x4d":
+        # the same tensors under the same names as pretrainedmodels', from a host that answers
+        import timm
+
+        return str(timm.get_pretrained_cfg_value("legacy_seresnext50_32x4d", "url"))
+    from efficientnet_pytorch.utils import url_map
+
+    return str(url_map[architecture])
+
+
+def _load(backbone: nn.Module, state: State, what: str) -> None:
+    own = backbone.state_dict()
+    # the classifier of another task has another shape: it starts at random, everything else must fit
+    classifier = {key for key in _classifier_keys(backbone) if key in state and state[key].shape != own[key].shape}
+    fitting = {key: value for key, value in state.items() if key not in classifier}
+    differing = (fitting.keys() ^ (own.keys() - classifier)) | {
+        key for key in fitting.keys() & own.keys() if fitting[key].shape != own[key].shape
+    }
+    # weights saved before 2018 lack these counters, which only a momentum of None would use
+    differing = {key for key in differing if not key.endswith("num_batches_tracked")}
+    if differing:
+        raise UserError(f"{what} are not of this architecture: they differ at {first_few(sorted(differing))}")
+    backbone.load_state_dict({**own, **fitting})
+
+
+def _classifier_keys(backbone: nn.Module) -> list[str]:
+    """The names of the last linear layer's tensors."""
+    linear = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
+    return [f"{linear[-1]}.weight", f"{linear[-1]}.bias"] if linear else []

@@ -1,0 +1,172 @@
+"""conf/*.yaml: one file per classifier, the base it names plus its differences. An unknown key is an error."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from src.errors import UserError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class NetworkConf(_Section):
+    """Which network, and what it starts from."""
+
+    architecture: str
+    pretrained: str = "imagenet"  # imagenet, none, or the path of a file with weights
+    batch_norm_momentum: float | None = Field(default=None, gt=0, le=1)  # None: the architecture's own
+
+
+class WindowJitterConf(_Section):
+    """How far the windows move in training, uniformly: levels by +-level HU, widths by +-width of themselves."""
+
+    level: float = Field(ge=0)
+    width: float = Field(ge=0, lt=1)
+
+
+class TransformConf(BaseModel):
+    """One albumentations transform by name; the other keys are its arguments."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the transform is called with."""
+        return dict(self.model_extra or {})
+
+
+class OptimizerConf(_Section):
+    """A torch optimiser."""
+
+    name: Literal["Adam", "AdamW", "SGD"]
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(default=0, ge=0)
+
+
+class SchedulerConf(_Section):
+    """MultiStepLR: the learning rate is multiplied by `gamma` after each of the epochs in `milestones`."""
+
+    milestones: tuple[int, ...]
+    gamma: float = Field(gt=0)
+
+
+class Config(_Section):
+    """All that decides what a classifier becomes. conf/base.yaml says what each key is for."""
+
+    name: str  # of the file; the folder under model/
+    network: NetworkConf
+    image_size: int = Field(ge=32)
+    window_jitter: WindowJitterConf
+    augment: tuple[TransformConf, ...]
+    optimizer: OptimizerConf
+    scheduler: SchedulerConf
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=2)
+    precision: Literal["fp16", "bf16", "none"]
+    workers: int = Field(ge=0)
+    seed: int = Field(ge=0)
+
+
+def load_config(path: Path, overrides: list[str] | None = None) -> Config:
+    """Read a conf, its base first, then `key=value` overrides with dots for nested keys (`optimizer.lr=1e-4`).
+
+    Raises UserError naming the file, the key, and what was expected.
+    """
+    values = _read_with_base(Path(path), [])
+    for override in overrides or []:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set {override}: expected key=value, for example optimizer.lr=1e-4")
+        _assign(values, key.split("."), _parse_yaml(text, f"--set {override}"), override)
+    values["name"] = Path(path).stem
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_explain(error)}") from error
+
+
+def dump_config(config: Config) -> str:
+    """The resolved conf as YAML: what is saved beside the weights."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def changed_keys(config: Config, dumped: str) -> list[str]:
+    """Which keys, with dots, differ between a conf and one that `dump_config` wrote before."""
+    before, now = _flatten(yaml.safe_load(dumped) or {}), _flatten(config.model_dump(mode="json"))
+    return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+
+
+def _read_with_base(path: Path, seen: list[Path]) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path} is missing; expected a conf like conf/se_resnext50_32x4d.yaml")
+    if path.resolve() in seen:
+        raise UserError(f"{path}: its base leads back to itself")
+    values = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    return _merge(_read_with_base(path.parent / str(base), [*seen, path.resolve()]), values)
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: not valid YAML: {error}") from error
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if nested else value
+    return merged
+
+
+def _assign(values: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise UserError(f"--set {override}: {key} holds a value, not further keys")
+    values[keys[-1]] = value
+
+
+def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix: values}
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _explain(error: ValidationError) -> str:
+    parts = []
+    for each in error.errors():
+        key = ".".join(str(part) for part in each["loc"])
+        if each["type"] == "extra_forbidden":
+            known = _known_keys(each["loc"][:-1])
+            close = get_close_matches(str(each["loc"][-1]), known, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+            parts.append(f"unknown key {key}; {hint}")
+        elif each["type"] == "missing":
+            parts.append(f"key {key} is missing")
+        else:
+            parts.append(f"{key}: {each['msg'][0].lower()}{each['msg'][1:]}, found {each['input']!r}")
+    return "; ".join(parts)
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    section: Any = Config
+    for part in location:
+        section = section.model_fields[part].annotation if part in getattr(section, "model_fields", {}) else section
+    return sorted(key for key in section.model_fields if key != "name")

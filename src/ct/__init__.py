@@ -1,0 +1,1 @@
+"""What a CT slice means: Hounsfield units, windows, geometry. numpy only."""

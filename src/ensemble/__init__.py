@@ -1,0 +1,1 @@
+"""Predictions of many networks in, one submission out."""

@@ -1,0 +1,63 @@
+"""Simple bagging: the mean of probabilities, aligned by ID."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from src.errors import UserError, first_few
+from src.files.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Member:
+    """What goes into a bag, or comes out of it: a name for messages, ids (N,), probabilities (N, 6)."""
+
+    name: str
+    ids: pd.Index
+    probabilities: np.ndarray
+
+
+def bag(members: Sequence[Member]) -> Member:
+    """The mean over members of the same slices, whatever the order of their rows; in the first one's order.
+
+    Raises UserError naming the first few slices that one member has and another lacks.
+    """
+    first = members[0]
+    total = np.zeros(first.probabilities.shape)
+    for each in members:
+        extra, lacking = each.ids.difference(first.ids), first.ids.difference(each.ids)
+        if len(extra):
+            raise UserError(f"{each.name} has {len(extra)} slices that {first.name} lacks: {first_few(extra)}")
+        if len(lacking):
+            raise UserError(f"{each.name} lacks {len(lacking)} slices that {first.name} has: {first_few(lacking)}")
+        total[first.ids.get_indexer(each.ids)] += each.probabilities
+    return Member("bag", first.ids, total / len(members))
+
+
+def file_members(predictions: Sequence[Predictions]) -> list[Member]:
+    """Each prediction file as a member by itself: what a bag of test predictions is made of."""
+    return [Member(str(each.path), pd.Index(each.ids), each.probabilities) for each in predictions]
+
+
+def out_of_fold_members(predictions: Sequence[Predictions]) -> list[Member]:
+    """A classifier at one epoch as a member: over its folds, its out-of-fold files cover each training slice once.
+
+    Raises UserError for files that do not say that they are out of fold, and for slices in more than one of a
+    member's files.
+    """
+    parts: dict[str, list[Predictions]] = defaultdict(list)
+    for each in predictions:
+        if each.origin is None or each.origin.split != "valid":
+            raise UserError(f"{each.path} does not say that it is out of fold; expected what bin/predict.sh makes")
+        parts[f"{each.origin.conf} epoch {each.origin.epoch}"].append(each)
+    members = []
+    for name, files in parts.items():
+        ids = pd.Index(np.concatenate([each.ids.to_numpy(dtype=object) for each in files]))
+        if ids.has_duplicates:
+            twice = first_few(ids[ids.duplicated()])
+            raise UserError(f"{name}: more than one fold predicts the same slices: {twice}; run bin/predict.sh again")
+        members.append(Member(name, ids, np.concatenate([each.probabilities for each in files])))
+    return members

@@ -1,0 +1,43 @@
+"""Probabilities for test slices that no network could see because their file was rejected."""
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+
+from src.ensemble.bag import Member
+
+FROM_NEIGHBOURS = "mean of its series' neighbours"
+FROM_PREVALENCE = "train prevalence"
+
+
+def fill_rejected(
+    bagged: Member, rejected: pd.Index, table: pd.DataFrame, prevalence: np.ndarray
+) -> tuple[Member, Counter[str]]:
+    """Add the rejected slices: (all slices, how many were filled from what).
+
+    A bleed spans neighbouring slices, so a rejected slice gets the mean of the nearest predicted slice above and below
+    it in its series, of the one that there is at an end; where its series has none, or its header gave no series, the
+    train prevalence.
+
+    table: `ID`, `SeriesInstanceUID`, `z_index` (-1 where the header was unreadable); prevalence: (6,).
+    """
+    place = {slice_id: i for i, slice_id in enumerate(bagged.ids)}
+    in_series = table[table["z_index"] >= 0]
+    series_of = dict(zip(in_series["ID"], in_series["SeriesInstanceUID"], strict=True))
+    affected = in_series[in_series["SeriesInstanceUID"].isin({series_of.get(each) for each in rejected})]
+    order = {uid: part.sort_values("z_index")["ID"].tolist() for uid, part in affected.groupby("SeriesInstanceUID")}
+
+    filled, counts = [], Counter[str]()
+    for slice_id in rejected:
+        series = order.get(series_of.get(slice_id, ""), [])
+        at = series.index(slice_id) if slice_id in series else 0
+        below = next((place[each] for each in reversed(series[:at]) if each in place), None)
+        above = next((place[each] for each in series[at + 1 :] if each in place), None)
+        neighbours = [each for each in (below, above) if each is not None]
+        filled.append(bagged.probabilities[neighbours].mean(axis=0) if neighbours else prevalence)
+        counts[FROM_NEIGHBOURS if neighbours else FROM_PREVALENCE] += 1
+    if not filled:
+        return bagged, counts
+    probabilities = np.concatenate([bagged.probabilities, np.stack(filled)])
+    return Member(bagged.name, bagged.ids.append(rejected), probabilities), counts

@@ -1,0 +1,1 @@
+"""How good predictions are: the competition's metric and its parts."""

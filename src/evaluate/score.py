@@ -1,0 +1,36 @@
+"""The competition's metric: the weighted mean over labels of the log loss.
+
+Source: the competition's page "Evaluation"; `any` weighs 2, each subtype 1.
+"""
+
+import numpy as np
+
+from src.labels import WEIGHTS
+
+CLIP = 1e-6  # probabilities are kept this far from 0 and 1, in the metric and in a submission
+
+
+def log_loss_by_label(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Mean binary log loss of each label: targets (N, 6) of 0 and 1, probabilities (N, 6) -> (6,).
+
+    Raises ValueError for other shapes, no rows, or probabilities that are not finite or lie outside [0, 1].
+    """
+    targets, probabilities = np.asarray(targets), np.asarray(probabilities, dtype=np.float64)
+    n = len(targets)
+    if n == 0 or targets.shape != (n, len(WEIGHTS)) or probabilities.shape != targets.shape:
+        raise ValueError(f"targets {targets.shape} and probabilities {probabilities.shape}; expected two (N, 6), N > 0")
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise ValueError("probabilities must be finite and in [0, 1]")
+    clipped = np.clip(probabilities, CLIP, 1 - CLIP)
+    losses: np.ndarray = -np.mean(np.where(targets == 1, np.log(clipped), np.log1p(-clipped)), axis=0)
+    return losses
+
+
+def weighted_log_loss(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    """The competition's metric: targets (N, 6) of 0 and 1, probabilities (N, 6) -> mean weighted by WEIGHTS."""
+    return float(np.average(log_loss_by_label(targets, probabilities), weights=WEIGHTS))
+
+
+def constant_prior(targets: np.ndarray) -> np.ndarray:
+    """What predicting each label's own prevalence everywhere amounts to: (N, 6) -> (N, 6), the bar to clear."""
+    return np.broadcast_to(np.asarray(targets, dtype=np.float64).mean(axis=0), np.shape(targets))

@@ -1,0 +1,1 @@
+"""From DICOM files to one table, one image store and one set of folds."""

@@ -1,0 +1,1 @@
+"""Generated head CTs in Kaggle's layout, for trying everything out without the competition's data."""

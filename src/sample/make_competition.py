@@ -1,0 +1,269 @@
+"""Generate a small competition: head CTs with bleeds, in Kaggle's layout and with the oddities of its files.
+
+What it is for: a demo and tests that run anywhere, on data that may be passed on. What it is not: a substitute for real
+CT; nothing that is measured on it says anything about patients.
+"""
+
+import argparse
+import json
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from src.errors import UserError, first_few, run_command
+from src.labels import LABELS, SUBTYPES
+from src.progress import progress
+from src.sample.dicom_writer import encode_dicom
+from src.sample.encoding import ENCODINGS
+from src.sample.plan import MIN_PATIENTS, Plan, Study, make_plan
+from src.sample.render import Patient, RenderedSlice, Scan
+
+DIFFICULTIES = ("easy",)
+GENERATOR_VERSION = 1  # raise it when the same settings give other files
+GENERATOR = "src.sample.make_competition"
+MARKER = "generated.json"
+ROW_ORDER = (*SUBTYPES, "any")  # of a slice's rows in Kaggle's CSVs
+TRUNCATED_SHARE = 0.3  # of a file's bytes that are left, as of ID_6431af929
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was generated."""
+
+    patients: int
+    series: int
+    slices: dict[str, int]  # by split
+    prevalence: dict[str, float]  # by label, over all slices
+    oddities: dict[str, list[str]]  # what is odd -> ids of slices, series or patients
+    already_there: bool = False
+
+
+def make_competition(
+    output: Path, *, patients: int, slices: int, size: int, difficulty: str = "easy", seed: int = 0
+) -> Summary:
+    """Generate a competition in the folder `output`, all of it or nothing.
+
+    patients: in train and test together. slices: mean number per series. size: rows (and columns, but for one series).
+    The same settings give the same bytes. Where `output` already holds them, nothing is done; where it holds another
+    generated competition, that is replaced. Raises UserError where it holds anything else.
+    """
+    if difficulty not in DIFFICULTIES:
+        raise UserError(f"difficulty {difficulty!r}: expected one of {', '.join(DIFFICULTIES)}")
+    settings = {"patients": patients, "slices": slices, "size": size, "difficulty": difficulty, "seed": seed}
+    plan = make_plan(patients=patients, slices=slices, size=size, seed=seed)
+    output = output.resolve()
+    marker = _read_marker(output)
+    same = marker.get("version") == GENERATOR_VERSION and marker.get("settings") == settings
+    if same and marker.get("files") == _files(output):
+        return Summary(**marker["summary"], already_there=True)
+
+    partial = output.with_name(f"{output.name}.partial")
+    _remove_own(partial)
+    partial.mkdir(parents=True)
+    _write_marker(partial, settings, summary=None)
+    summary = _generate(partial, plan, seed)
+    _write_marker(partial, settings, summary=summary)
+    _swap_in(partial, output)
+    return summary
+
+
+def _generate(folder: Path, plan: Plan, seed: int) -> Summary:
+    """Write images and tables."""
+    for split in SPLITS:
+        (folder / f"stage_2_{split}").mkdir()
+    labels: dict[str, dict[str, np.ndarray]] = {split: {} for split in SPLITS}
+    twin, copy = plan.identical
+    by_slice = {slice_id: (study, index) for study in plan.studies for index, slice_id in enumerate(study.slice_ids)}
+    patients: dict[int, Patient] = {}
+    with progress(total=len(by_slice), desc="generating head CTs") as bar:
+        for study in plan.studies:
+            scan = _scan(study, patients, seed)
+            for index, slice_id in enumerate(study.slice_ids):
+                rendered = scan.slice(index)
+                if slice_id == copy:
+                    source, source_index = by_slice[twin]
+                    rendered = _with_pixels_of(rendered, _scan(source, patients, seed).slice(source_index))
+                if slice_id == plan.constant:
+                    rendered = RenderedSlice(
+                        np.zeros_like(rendered.stored), rendered.header, np.zeros_like(rendered.labels), {}
+                    )
+                content = encode_dicom(rendered.stored, rendered.header)
+                if slice_id in plan.truncated:
+                    content = content[: int(TRUNCATED_SHARE * len(content))]
+                (folder / f"stage_2_{study.split}" / f"{slice_id}.dcm").write_bytes(content)
+                labels[study.split][slice_id] = rendered.labels
+                bar.update(1)
+
+    order = np.random.default_rng((seed, 1))  # a stream of its own
+    _write_labels(folder / "stage_2_train.csv", labels["train"], plan.duplicated, order)
+    truth = _write_labels(folder / "stage_2_test_truth.csv", labels["test"], (), order)
+    truth.assign(Label=0.5).to_csv(folder / "stage_2_sample_submission.csv", index=False, lineterminator="\n")
+    return _summarise(plan, labels)
+
+
+def _scan(study: Study, patients: dict[int, Patient], seed: int) -> Scan:
+    """The scan of a study, its patient drawn when first needed."""
+    if study.patient not in patients:
+        patients[study.patient] = Patient.draw(seed, study.patient, study.bleeds)
+    return Scan(patients[study.patient], study, seed)
+
+
+def _with_pixels_of(rendered: RenderedSlice, other: RenderedSlice) -> RenderedSlice:
+    """The slice of one patient with another's pixels and what they mean; the rest of the header stays."""
+    header = replace(rendered.header, encoding=other.header.encoding)
+    return RenderedSlice(other.stored, header, other.labels, other.covers)
+
+
+def _write_labels(
+    path: Path, labels: dict[str, np.ndarray], duplicated: tuple[str, ...], rng: np.random.Generator
+) -> pd.DataFrame:
+    """Write a CSV `ID,Label`: six rows for a slice, the slices shuffled, those in `duplicated` twice."""
+    names = [*labels, *duplicated]
+    columns = [LABELS.index(label) for label in ROW_ORDER]
+    shuffled = [names[i] for i in rng.permutation(len(names))]
+    table = pd.DataFrame(
+        {
+            "ID": [f"{slice_id}_{label}" for slice_id in shuffled for label in ROW_ORDER],
+            "Label": np.concatenate([labels[slice_id][columns] for slice_id in shuffled]),
+        }
+    )
+    table.to_csv(path, index=False, lineterminator="\n")
+    return table
+
+
+def _summarise(plan: Plan, labels: dict[str, dict[str, np.ndarray]]) -> Summary:
+    studies = plan.studies
+    shares = np.stack([row for split in SPLITS for row in labels[split].values()]).mean(axis=0)
+    in_train = [study.patient_id for study in studies if study.split == "train"]
+    in_test = {study.patient_id for study in studies if study.split == "test"}
+    oddities = {
+        "truncated file": list(plan.truncated),
+        "constant slice": [plan.constant],
+        "identical pixels under two patients": list(plan.identical),
+        "duplicate CSV rows": list(plan.duplicated),
+        "patient with several studies": sorted({name for name in in_train if in_train.count(name) > 1}),
+        "patient in train and test": sorted(in_test.intersection(in_train)),
+        "series not square": [study.series_id for study in studies if study.rows != study.columns],
+        "several windows": [study.series_id for study in studies if isinstance(study.window[0], list)],
+        "Implicit VR": [study.series_id for study in studies if not study.explicit_vr],
+        "tilted gantry": [study.series_id for study in studies if study.tilted],
+    }
+    for name in ENCODINGS:
+        oddities[f"stored {name}"] = [study.series_id for study in studies if study.encoding == name]
+    return Summary(
+        patients=len({study.patient for study in studies}),
+        series=len(studies),
+        slices={split: len(labels[split]) for split in SPLITS},
+        prevalence={label: round(float(share), 4) for label, share in zip(LABELS, shares, strict=True)},
+        oddities=oddities,
+    )
+
+
+def _files(folder: Path) -> dict[str, int]:
+    """Sizes in bytes of all files in a folder but the marker, by their path in it."""
+    found = sorted(path for path in folder.rglob("*") if not path.is_dir())
+    return {path.relative_to(folder).as_posix(): path.lstat().st_size for path in found if path != folder / MARKER}
+
+
+def _write_marker(folder: Path, settings: dict[str, Any], *, summary: Summary | None) -> None:
+    """Say in the folder what made it, and which files are therefore ours to replace."""
+    content = {"generator": GENERATOR, "version": GENERATOR_VERSION, "settings": settings}
+    if summary is not None:
+        shown = asdict(summary)
+        del shown["already_there"]
+        content |= {"summary": shown, "files": _files(folder)}
+    (folder / MARKER).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_marker(folder: Path) -> dict[str, Any]:
+    """The marker of a folder that this module made, or {} where there is no folder or nothing in it.
+
+    Raises UserError where the folder holds what this module did not make: it could be the competition's own data.
+    """
+    if not folder.is_dir():
+        if folder.exists():
+            raise UserError(f"{folder} is a file; expected a folder, or a path where one can be made")
+        return {}
+    if not any(folder.iterdir()):
+        return {}
+    refusal = "was not generated here, and generating would delete it; give a new or empty folder"
+    marker_path = folder / MARKER
+    if not marker_path.is_file():
+        raise UserError(f"what {folder} holds {refusal}")
+    try:
+        marker = json.loads(marker_path.read_text(encoding="utf-8"))
+        ours = marker["generator"] == GENERATOR
+    except (ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise UserError(f"what {folder} holds {refusal}")
+    if "files" in marker:  # else a run was stopped in its temporary folder, which nobody else writes to
+        foreign = [name for name, size in _files(folder).items() if marker["files"].get(name) != size]
+        if foreign:
+            raise UserError(f"{first_few(foreign)} in {folder} {refusal}")
+    return dict(marker)
+
+
+def _remove_own(folder: Path) -> None:
+    """Remove a folder that an earlier run left."""
+    _read_marker(folder)
+    if folder.is_dir():
+        shutil.rmtree(folder)
+
+
+def _swap_in(made: Path, output: Path) -> None:
+    """Put the finished folder in the place of the old one."""
+    old = output.with_name(f"{output.name}.old")
+    _remove_own(old)
+    if output.is_dir():
+        output.rename(old)
+    made.rename(output)
+    if old.is_dir():
+        shutil.rmtree(old)
+
+
+def report(summary: Summary, output: Path) -> str:
+    """Say in a few lines what was generated."""
+    train, test = summary.slices["train"], summary.slices["test"]
+    lines = [
+        f"{'already generated' if summary.already_there else 'generated'}: {output}",
+        f"{summary.patients} patients, {summary.series} series, {train} slices in train and {test} in test",
+        "share of slices: " + ", ".join(f"{label} {100 * share:.1f} %" for label, share in summary.prevalence.items()),
+        "oddities: " + ", ".join(f"{what} {len(ids)}" for what, ids in summary.oddities.items()),
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Parse the command line, generate, report."""
+    parser = argparse.ArgumentParser(
+        prog="python -m src.sample.make_competition",
+        description="Generate head CTs with bleeds in Kaggle's layout, with the oddities of the competition's files.",
+        epilog="example: python -m src.sample.make_competition --output cache/demo/input --patients 36 --slices 12 "
+        "--size 128 --difficulty easy --seed 0",
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make or to replace")
+    parser.add_argument("--patients", type=int, default=36, help=f"train and test together, at least {MIN_PATIENTS}")
+    parser.add_argument("--slices", type=int, default=12, help="mean number per series (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=256, help="rows and columns (default: %(default)s)")
+    parser.add_argument("--difficulty", choices=DIFFICULTIES, default="easy", help="easy: large bright bleeds")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: %(default)s)")
+    options = parser.parse_args()
+    summary = make_competition(
+        options.output,
+        patients=options.patients,
+        slices=options.slices,
+        size=options.size,
+        difficulty=options.difficulty,
+        seed=options.seed,
+    )
+    print(report(summary, options.output))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,151 @@
+"""Who is in a generated competition: patients, their bleeds, their studies, and which files are odd.
+
+Everything here is decided before the first pixel is drawn, from one random generator. Pixels have generators of their
+own, one for each patient, study and slice, so that no slice depends on the order in which slices are made.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from src.errors import UserError
+from src.labels import SUBTYPES
+from src.sample.encoding import ENCODINGS
+
+MIN_PATIENTS, MIN_SLICES, MIN_SIZE = 8, 4, 32
+TRAIN_SHARE = 0.8
+BLEEDING_SHARE = 0.5  # of patients; 0.41 of the competition's studies
+SECOND_BLEED_SHARE = 0.5  # of the patients who bleed
+PATIENTS_PER_RETURN = 10  # of how many train patients one has two studies
+NARROW = 404 / 512  # columns to rows of the series that is not square, as in the competition
+
+_WINDOWS: tuple[tuple[str, str] | tuple[list[str], list[str]], ...] = (
+    ("30", "80"),
+    (["00040", "00040"], ["00080", "00080"]),
+    ("40", "150"),
+    (["00036", "00036"], ["00080", "00080"]),
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """One series of one patient."""
+
+    patient: int  # index, also of the patient's random generator
+    number: int  # 0 for the patient's first study
+    split: str  # "train" or "test"
+    patient_id: str
+    study_id: str
+    series_id: str
+    slice_ids: tuple[str, ...]
+    bleeds: tuple[str, ...]  # subtypes
+    encoding: str  # key of ENCODINGS
+    explicit_vr: bool
+    window: tuple[str, str] | tuple[list[str], list[str]]
+    rows: int
+    columns: int
+    tilted: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The studies, and the ids of the slices that are odd."""
+
+    studies: tuple[Study, ...]
+    truncated: tuple[str, ...]  # one in train, one in test
+    constant: str
+    identical: tuple[str, str]  # the second has the pixels of the first
+    duplicated: tuple[str, ...]  # whose rows stand twice in the train CSV
+
+
+def make_plan(*, patients: int, slices: int, size: int, seed: int) -> Plan:
+    """Lay out a competition. Raises UserError where there is no room for all its oddities."""
+    for what, got, least in (
+        ("patients", patients, MIN_PATIENTS),
+        ("slices", slices, MIN_SLICES),
+        ("size", size, MIN_SIZE),
+    ):
+        if got < least:
+            raise UserError(f"--{what} {got}: the sample competition needs at least {least}")
+    if seed < 0:
+        raise UserError(f"--seed {seed}: expected 0 or more")
+    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    n_train = round(TRAIN_SHARE * patients)
+    bleeds = _share_bleeds(n_train, rng) + _share_bleeds(patients - n_train, rng)
+    bleeding = [index for index in range(n_train) if bleeds[index]]
+    without = [index for index in range(n_train) if not bleeds[index]]
+    returning = [index for pair in zip(bleeding, without, strict=False) for index in pair]
+    *again, in_both = returning[: n_train // PATIENTS_PER_RETURN + 2]
+
+    # (patient, number of the study, split)
+    visits = [(index, 0, "train") for index in range(n_train)]
+    visits += [(index, 1, "train") for index in again]
+    visits += [(index, 0, "test") for index in range(n_train, patients)]
+    visits.append((in_both, 1, "test"))
+
+    lengths = _series_lengths(len(visits), slices, rng)
+    patient_ids = _random_ids(patients, 8, rng)
+    study_ids, series_ids = _random_ids(len(visits), 10, rng), _random_ids(len(visits), 10, rng)
+    slice_ids = iter(_random_ids(sum(lengths), 9, rng))
+    tilted = rng.permutation(len(visits)) % 2 == 0
+    names = tuple(ENCODINGS)
+    studies = tuple(
+        Study(
+            patient=index,
+            number=number,
+            split=split,
+            patient_id=patient_ids[index],
+            study_id=study_ids[i],
+            series_id=series_ids[i],
+            slice_ids=tuple(next(slice_ids) for _ in range(lengths[i])),
+            bleeds=bleeds[index],
+            encoding=names[i % len(names)],
+            explicit_vr=(i + i // len(names)) % 2 == 0,
+            window=_WINDOWS[(i // 2) % len(_WINDOWS)],
+            rows=size,
+            columns=round(size * NARROW) if i == bleeding[-1] else size,
+            tilted=bool(tilted[i]),
+        )
+        for i, (index, number, split) in enumerate(visits)
+    )
+    quiet = [studies[index] for index in without]  # a patient's first study has the patient's index
+    test = next(study for study in studies if study.split == "test")
+    return Plan(
+        studies=studies,
+        truncated=(quiet[2].slice_ids[1], test.slice_ids[1]),
+        constant=quiet[2].slice_ids[0],
+        identical=(_middle(quiet[0]), _middle(quiet[1])),
+        duplicated=(studies[0].slice_ids[0], studies[1].slice_ids[-1]),
+    )
+
+
+def _share_bleeds(patients: int, rng: np.random.Generator) -> list[tuple[str, ...]]:
+    """Give every subtype to about as many patients as any other, and to some patients two: one tuple per patient."""
+    bleeding = rng.permutation(patients)[: round(BLEEDING_SHARE * patients)]
+    order = rng.permutation(np.array(SUBTYPES))
+    bleeds: list[tuple[str, ...]] = [() for _ in range(patients)]
+    turns = max(len(SUBTYPES), round((1 + SECOND_BLEED_SHARE) * len(bleeding)))
+    for turn in range(min(turns, 2 * len(bleeding))):
+        # in the second round every patient must come upon another subtype than in the first
+        shift = int(turn >= len(bleeding) and len(bleeding) % len(SUBTYPES) == 0)
+        bleeds[bleeding[turn % len(bleeding)]] += (str(order[(turn + shift) % len(SUBTYPES)]),)
+    return bleeds
+
+
+def _series_lengths(series: int, slices: int, rng: np.random.Generator) -> list[int]:
+    """Numbers of slices that differ a little, with a mean of about `slices`."""
+    spread = min(2, slices - MIN_SLICES)
+    around = np.resize(np.arange(-spread, spread + 1), series)
+    return [int(slices + extra) for extra in rng.permutation(around)]
+
+
+def _random_ids(count: int, digits: int, rng: np.random.Generator) -> list[str]:
+    """Different ids `ID_<hexadecimal>` whose order says nothing."""
+    ids: dict[str, None] = {}
+    while len(ids) < count:
+        ids[f"ID_{int(rng.integers(16**digits)):0{digits}x}"] = None
+    return list(ids)
+
+
+def _middle(study: Study) -> str:
+    return study.slice_ids[len(study.slice_ids) // 2]

@@ -1,0 +1,151 @@
+"""From a plan to pixels: where a study's sections lie in the patient's head, and what each shows."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from src.labels import LABELS
+from src.sample.anatomy import Head, Image, Plane
+from src.sample.bleeds import BLEEDS, Bleed
+from src.sample.dicom_writer import SliceHeader
+from src.sample.encoding import ENCODINGS
+from src.sample.plan import Study
+
+VISIBLE_MM2 = 100.0  # a bleed that covers less of a section is neither painted nor labelled
+HEAD_SPAN_MM = 102.0  # from the petrous ridges to the vertex
+SPACING_MM = (2.5, 8.5)  # limits of the distance between sections
+HEAD_MIDDLE_MM = 9.0  # z of the middle of that span
+
+
+@dataclass(frozen=True)
+class RenderedSlice:
+    """One slice as it will be written, and the truth about it."""
+
+    stored: NDArray[np.int16] | NDArray[np.uint16]  # (rows, columns)
+    header: SliceHeader
+    labels: NDArray[np.uint8]  # (6,), in the order of LABELS
+    covers: dict[str, Image]  # subtype -> share of each pixel that is blood, where it is labelled
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What stays the same from study to study: the head, and the bleeds in it."""
+
+    head: Head
+    bleeds: dict[str, Bleed]
+
+    @classmethod
+    def draw(cls, seed: int, patient: int, bleeds: tuple[str, ...]) -> "Patient":
+        """Draw the patient of that index in the plan."""
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(patient,)))
+        return cls(Head.draw(rng), {name: BLEEDS[name].draw(rng) for name in bleeds})
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One study of a patient: how the head lies in the scanner and where the sections are."""
+
+    patient: Patient
+    study: Study
+    seed: int
+
+    @cached_property
+    def _pose(self) -> "_Pose":
+        rng = np.random.default_rng(
+            np.random.SeedSequence(self.seed, spawn_key=(self.study.patient, 1 + self.study.number))
+        )
+        return _Pose.draw(rng, self.study)
+
+    def plane(self, index: int) -> Plane:
+        """Where one slice, counted from the lowest, lies in the head."""
+        return self._pose.plane(self.study.rows, self.study.columns, self._table_mm(index))
+
+    def _table_mm(self, index: int) -> float:
+        """Where the table is for a slice, from the middle of the span."""
+        return (index - (len(self.study.slice_ids) - 1) / 2) * self._pose.spacing_mm
+
+    def slice(self, index: int) -> RenderedSlice:
+        """Render one slice, counted from the lowest."""
+        study, pose, table_mm = self.study, self._pose, self._table_mm(index)
+        rng = np.random.default_rng(
+            np.random.SeedSequence(self.seed, spawn_key=(study.patient, 1 + study.number, index))
+        )
+        plane = self.plane(index)
+        section = self.patient.head.section(plane)
+        hu, covers = section.hu, {}
+        for name, bleed in self.patient.bleeds.items():
+            cover = bleed.cover(section)
+            if (cover >= 0.5).sum() * pose.pixel_mm**2 >= VISIBLE_MM2:
+                hu, covers[name] = bleed.paint(hu, section), cover
+        hu = hu + _noise(hu.shape, pose.noise_hu, rng)
+
+        encoding = ENCODINGS[study.encoding]
+        outside = np.hypot(plane.scanner_x, plane.scanner_y) > pose.pixel_mm * study.rows / 2
+        x, y = plane.scanner_x[0, 0], plane.scanner_y[0, 0]
+        header = SliceHeader(
+            slice_id=study.slice_ids[index],
+            patient_id=study.patient_id,
+            study_id=study.study_id,
+            series_id=study.series_id,
+            # the table moves along z; a tilted gantry turns the section about x
+            position=(float(x), float(y * np.cos(pose.tilt)), float(pose.table_mm + table_mm - y * np.sin(pose.tilt))),
+            tilt=pose.tilt,
+            pixel_mm=pose.pixel_mm,
+            encoding=encoding,
+            explicit_vr=study.explicit_vr,
+            window=study.window,
+        )
+        labels = np.array([name in covers or (name == "any" and bool(covers)) for name in LABELS], dtype=np.uint8)
+        return RenderedSlice(encoding.to_stored(hu, outside), header, labels, covers)
+
+
+@dataclass(frozen=True)
+class _Pose:
+    shift_mm: tuple[float, float, float]  # of the head's origin from the middle of the scanned span
+    turn: float  # radians about the head's axis
+    tilt: float  # radians, of the gantry about x
+    spacing_mm: float  # of the table between sections
+    pixel_mm: float
+    table_mm: float  # z of the middle of the span in the scanner
+    noise_hu: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, study: Study) -> "_Pose":
+        return cls(
+            shift_mm=(rng.uniform(-5, 5), rng.uniform(-4, 4), rng.uniform(-4, 4) - HEAD_MIDDLE_MM),
+            turn=float(np.deg2rad(rng.uniform(-6, 6))),
+            tilt=float(np.deg2rad(rng.uniform(6, 18))) if study.tilted else 0.0,
+            spacing_mm=round(float(np.clip(HEAD_SPAN_MM / len(study.slice_ids), *SPACING_MM)), 2),
+            pixel_mm=round(rng.uniform(228, 248) / study.rows, 6),
+            table_mm=round(rng.uniform(-80, 220), 2),
+            noise_hu=rng.uniform(3.0, 4.0),
+        )
+
+    def plane(self, rows: int, columns: int, table_mm: float) -> Plane:
+        """The section that the scanner takes with the table at `table_mm` from the middle of the span."""
+        scanner_x, scanner_y = np.meshgrid(
+            (np.arange(columns, dtype=np.float32) - np.float32((columns - 1) / 2)) * np.float32(self.pixel_mm),
+            (np.arange(rows, dtype=np.float32) - np.float32((rows - 1) / 2)) * np.float32(self.pixel_mm),
+        )
+        x = scanner_x - self.shift_mm[0]
+        # the sections of a tilted gantry are parallel to the head's, but each is shifted against the last
+        y = scanner_y - self.shift_mm[1] - table_mm * np.sin(self.tilt)
+        cosine, sine = np.cos(self.turn), np.sin(self.turn)
+        return Plane(
+            x=(cosine * x + sine * y).astype(np.float32),
+            y=(cosine * y - sine * x).astype(np.float32),
+            z=float(table_mm * np.cos(self.tilt) - self.shift_mm[2]),
+            scanner_x=scanner_x,
+            scanner_y=scanner_y,
+            pixel_mm=self.pixel_mm,
+        )
+
+
+def _noise(shape: tuple[int, ...], sd: float, rng: np.random.Generator) -> Image:
+    """Noise with the grain of a soft-tissue kernel: HU with that standard deviation."""
+    white = rng.standard_normal(shape, dtype=np.float32)
+    grain = cv2.GaussianBlur(white, (0, 0), 0.6)
+    return (grain * (sd / grain.std())).astype(np.float32)
