@@ -18,7 +18,7 @@ step() { printf '\n== %s\n' "$*"; }
 
 step "generating head CTs"
 run "$PYTHON" -m src.sample.make_competition --output "$ICH_ROOT/input" \
-    --patients 36 --slices 12 --size 128 --difficulty easy --seed 0
+    --patients 92 --slices 5 --size 128 --difficulty easy --seed 0
 for script in preprocess train predict ensemble; do
     step "bin/$script.sh"
     run sh "bin/$script.sh"

@@ -19,7 +19,9 @@ class NetworkConf(_Section):
 
     architecture: str
     pretrained: str = "imagenet"  # imagenet, none, or the path of a file with weights
-    batch_norm_momentum: float | None = Field(default=None, gt=0, le=1)  # None: the architecture's own
+    dropout: float | None = Field(default=None, ge=0, lt=1)  # None: the architecture's own, here and below
+    drop_path: float | None = Field(default=None, ge=0, lt=1)
+    reestimate_batch_norm: bool = False
 
 
 class WindowJitterConf(_Section):
@@ -169,4 +171,5 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     section: Any = Config
     for part in location:
         section = section.model_fields[part].annotation if part in getattr(section, "model_fields", {}) else section
-    return sorted(key for key in section.model_fields if key != "name")
+    own = {"name"} if section is Config else set()  # the file's name, which no conf can set
+    return sorted(section.model_fields.keys() - own)

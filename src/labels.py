@@ -22,7 +22,8 @@ def split_row_ids(row_ids: pd.Series) -> tuple[pd.Series, pd.Series]:
     Raises UserError naming the first rows that are not of that form.
     """
     parts = row_ids.astype("string[pyarrow]").str.extract(rf"^{_ROW_ID}$", expand=True)
-    malformed = parts[0].isna().to_numpy()
+    # not isna alone: `$` lets a final line break pass
+    malformed = ~(parts[0] + "_" + parts[1] == row_ids).fillna(False).to_numpy(dtype=bool)
     if malformed.any():
         rows = np.flatnonzero(malformed)
         found = first_few(f"{row_ids.iloc[i]!r} in row {i + 2}" for i in rows[:4])

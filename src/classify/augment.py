@@ -23,7 +23,6 @@ ALLOWED = (
     "Perspective",
     "RandomResizedCrop",
     "Rotate",
-    "SafeRotate",
     "Transpose",
     "VerticalFlip",
 )

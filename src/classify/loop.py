@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration
+from accelerate.utils import DataLoaderConfiguration, broadcast
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -63,6 +63,18 @@ def train_epoch(
                 raise Stopped("the same command goes on from the last finished epoch")
     sums = accelerator.reduce(torch.tensor([total, count], dtype=torch.float64, device=accelerator.device))
     return float(sums[0] / sums[1])
+
+
+def reestimate_batch_norm(accelerator: Accelerator, network: nn.Module, loader: DataLoader, desc: str) -> None:
+    """Set the running means and variances of batch norm to those of the loader's slices under the present weights.
+
+    Running statistics lag behind the weights; over a short run from scratch so far that validation shows nothing of
+    what was learned. The loader gives (index, images).
+    """
+    batches = progress(loader, desc=desc, unit="batch", shown=accelerator.is_main_process)
+    torch.optim.swa_utils.update_bn((images for _, images in batches), network)
+    for buffer in network.buffers():
+        broadcast(buffer, from_process=0)  # each process saw its share; one network is validated and saved
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 from torch import nn
@@ -68,54 +69,62 @@ def build_network(conf: NetworkConf, image_size: int) -> Network:
 
     Raises UserError for an unknown architecture, and for weights that cannot be fetched or do not fit.
     """
-    backbone = _build_backbone(conf.architecture, image_size)
+    backbone = _build_backbone(conf, image_size)
     if conf.pretrained == "imagenet":
         load_imagenet(backbone, conf.architecture)
     elif conf.pretrained != "none":
         load_weights(backbone, conf.pretrained)
-    if conf.batch_norm_momentum is not None:
-        for module in backbone.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.momentum = conf.batch_norm_momentum
     return Network(backbone).to(memory_format=torch.channels_last)
 
 
-def _build_backbone(architecture: str, image_size: int) -> nn.Module:
+def _build_backbone(conf: NetworkConf, image_size: int) -> nn.Module:
+    architecture = conf.architecture
     if architecture.startswith("timm/"):
-        return _timm(architecture.removeprefix("timm/"))
+        return _timm(conf)
     if architecture not in BACKBONES:
         close = get_close_matches(architecture, BACKBONES, n=3) or list(BACKBONES)
         raise UserError(f"unknown architecture {architecture!r}; expected {' or '.join(close)}, or timm/<name>")
-    return BACKBONES[architecture](image_size)
+    return BACKBONES[architecture](conf, image_size)
 
 
-def _se_resnext50(image_size: int) -> nn.Module:
+def _se_resnext50(conf: NetworkConf, image_size: int) -> nn.Module:
     from pretrainedmodels.models.senet import se_resnext50_32x4d
 
+    if conf.drop_path:
+        raise UserError(f"network.drop_path {conf.drop_path}: se_resnext50_32x4d has none; leave it out")
     backbone = se_resnext50_32x4d(num_classes=1000, pretrained=None)
+    backbone.dropout = nn.Dropout(conf.dropout or 0.0)
     backbone.avg_pool = nn.AdaptiveAvgPool2d(1)  # its own pool fits an input of 224 alone
     backbone.last_linear = nn.Linear(backbone.last_linear.in_features, len(LABELS))
     return backbone
 
 
-def _efficientnet_b2(image_size: int) -> nn.Module:
+def _efficientnet_b2(conf: NetworkConf, image_size: int) -> nn.Module:
     from efficientnet_pytorch import EfficientNet
 
     # its padding is worked out beforehand, for the size of the input
-    return EfficientNet.from_name("efficientnet-b2", image_size=image_size, num_classes=len(LABELS))
+    rates = {"dropout_rate": conf.dropout, "drop_connect_rate": conf.drop_path}
+    given = {name: rate for name, rate in rates.items() if rate is not None}
+    return EfficientNet.from_name("efficientnet-b2", image_size=image_size, num_classes=len(LABELS), **given)
 
 
-def _timm(name: str) -> nn.Module:
+def _timm(conf: NetworkConf) -> nn.Module:
     import timm
 
+    name = conf.architecture.removeprefix("timm/")
     if not timm.is_model(name):
         close = get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "see timm.list_models()"
         raise UserError(f"unknown architecture timm/{name}; {hint}")
-    return timm.create_model(name, pretrained=False, num_classes=len(LABELS))
+    rates = {"drop_rate": conf.dropout, "drop_path_rate": conf.drop_path}
+    given: dict[str, Any] = {key: rate for key, rate in rates.items() if rate is not None}
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=len(LABELS), **given)
+    except TypeError as error:
+        raise UserError(f"{conf.architecture} cannot be built with network.dropout or drop_path: {error}") from error
 
 
-BACKBONES: dict[str, Callable[[int], nn.Module]] = {
+BACKBONES: dict[str, Callable[[NetworkConf, int], nn.Module]] = {
     "se_resnext50_32x4d": _se_resnext50,
     "efficientnet-b2": _efficientnet_b2,
 }

@@ -15,13 +15,14 @@ from torch.utils.data import DataLoader
 from src.classify.augment import Augmentation
 from src.classify.checkpoint import About, load_state, save_checkpoint, save_state
 from src.classify.dataset import EpochSampler, PlainSlices, TrainingSlices
-from src.classify.loop import make_accelerator, predict_slices, train_epoch
+from src.classify.loop import make_accelerator, predict_slices, reestimate_batch_norm, train_epoch
 from src.classify.network import build_network
 from src.classify.split import Slices, read_split
 from src.config import Config, OptimizerConf, changed_keys, dump_config, load_config
-from src.errors import UserError, run_command
+from src.errors import UserError, first_few, run_command
 from src.evaluate.score import log_loss_by_label
 from src.files.atomic import replacing
+from src.files.images import ImageStore
 from src.files.layout import FoldFolder, Layout
 from src.labels import LABELS, WEIGHTS
 
@@ -47,6 +48,7 @@ def train(config: Config, fold: int, layout: Layout) -> None:
         print(f"{folder.path}: trained already; delete it to train again")
         return
     training, validation = read_split(layout, fold)
+    _check_store(layout, [*training.ids, *validation.ids])
     if len(training.ids) < config.batch_size:
         raise UserError(f"batch_size {config.batch_size} is larger than fold {fold}'s {len(training.ids)} slices")
 
@@ -72,6 +74,7 @@ def train(config: Config, fold: int, layout: Layout) -> None:
         _training_loader(config, layout, training, sampler),
         _plain_loader(config, layout, validation),
     )
+    statistics_loader = accelerator.prepare(_plain_loader(config, layout, training))
     if state is not None and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state["scaler"])
     if accelerator.is_main_process:
@@ -90,6 +93,8 @@ def train(config: Config, fold: int, layout: Layout) -> None:
         loss = train_epoch(accelerator, network, training_loader, optimizer, training.ids, f"{desc}, training")
         seconds = time.perf_counter() - started
         scheduler.step()
+        if config.network.reestimate_batch_norm:
+            reestimate_batch_norm(accelerator, plain_network, statistics_loader, f"{desc}, batch norm")
         probabilities = predict_slices(
             accelerator, [plain_network], validation_loader, len(validation.ids), f"{desc}, validation"
         )[0]
@@ -129,6 +134,16 @@ def _check_conf(config: Config, folder: FoldFolder) -> None:
         raise UserError(
             f"{folder.path} was begun with another {', '.join(changed)} ({folder.conf} says which); "
             "change it back, or delete the folder to train anew"
+        )
+
+
+def _check_store(layout: Layout, ids: list[str]) -> None:
+    store = ImageStore(layout.store("train"))
+    lacking = [slice_id for slice_id in ids if slice_id not in store]
+    if lacking:
+        raise UserError(
+            f"{len(lacking)} slices of {layout.folds} are not in the image store {store.folder}: {first_few(lacking)}; "
+            "run bin/preprocess.sh again"
         )
 
 

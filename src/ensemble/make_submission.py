@@ -3,8 +3,9 @@
 import argparse
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +44,23 @@ def make_submission(sample: pd.DataFrame, bagged: Member) -> pd.DataFrame:
 
 
 def score_out_of_fold(predictions: Sequence[Predictions], table: pd.DataFrame) -> pd.DataFrame:
-    """The weighted log loss of each classifier and epoch, of their bag, and of the constant prior on the same slices.
+    """The weighted log loss of each classifier at each epoch, of each classifier, of the bag and of the constant prior.
 
-    table: `ID` and the six labels of the training slices. Returns a row each, indexed by name, with the columns
-    `weighted` and LABELS.
+    All are scored on the same slices: those that every classifier and epoch predicts. table: `ID` and the six labels of
+    the training slices. Returns a row each, indexed by name, with the columns `weighted` and LABELS.
     """
-    members = out_of_fold_members(predictions)
+    members = _on_common_slices(out_of_fold_members(predictions))
+    classifiers: dict[str, list[Member]] = defaultdict(list)
+    for member in members:
+        classifiers[member.name.rpartition(" epoch ")[0]].append(member)
+    of_classifiers = [replace(bag(epochs), name=name) for name, epochs in classifiers.items()]
     bagged = bag(members)
     labels = table.set_index("ID")[list(LABELS)]
     unknown = bagged.ids.difference(labels.index)
     if len(unknown):
         raise UserError(f"{len(unknown)} out-of-fold slices are not in the training table: {first_few(unknown)}")
     prior = Member("constant prior", bagged.ids, constant_prior(labels.loc[bagged.ids].to_numpy()))
-    rows = {each.name: _scores(labels, each) for each in (*members, bagged, prior)}
+    rows = {each.name: _scores(labels, each) for each in (*members, *of_classifiers, bagged, prior)}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["weighted", *LABELS])
 
 
@@ -71,6 +76,17 @@ def fill_from_store(
     due = pd.Index(rejected[rejected.isin(slice_ids) & ~rejected.isin(bagged.ids)])
     places = read_table(table, ("ID", "SeriesInstanceUID", "z_index"), made_by="bin/preprocess.sh")
     return fill_rejected(bagged, due, places, train[list(LABELS)].to_numpy().mean(axis=0))
+
+
+def _on_common_slices(members: Sequence[Member]) -> list[Member]:
+    common = members[0].ids
+    for member in members[1:]:
+        common = common.intersection(member.ids, sort=False)
+    if not len(common):
+        raise UserError(
+            "the out-of-fold predictions have no slice in common; predict the same folds with each classifier"
+        )
+    return [Member(each.name, common, each.probabilities[each.ids.get_indexer(common)]) for each in members]
 
 
 def _scores(labels: pd.DataFrame, member: Member) -> list[float]:

@@ -14,7 +14,7 @@ from src.sample.dicom_writer import SliceHeader
 from src.sample.encoding import ENCODINGS
 from src.sample.plan import Study
 
-VISIBLE_MM2 = 100.0  # a bleed that covers less of a section is neither painted nor labelled
+VISIBLE_MM2 = 250.0  # a bleed that covers less of a section is neither painted nor labelled
 HEAD_SPAN_MM = 102.0  # from the petrous ridges to the vertex
 SPACING_MM = (2.5, 8.5)  # limits of the distance between sections
 HEAD_MIDDLE_MM = 9.0  # z of the middle of that span

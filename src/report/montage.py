@@ -1,0 +1,70 @@
+"""Slices side by side, as a radiologist would look at them: one picture of many DICOM files."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from src.ct.windows import apply_windows
+from src.errors import UserError, first_few, run_command
+from src.files.atomic import replacing
+from src.files.dicom import UnreadableDicom, read_hounsfield
+
+VIEWS = {"brain": 0, "blood": 1, "soft": 2}  # channel of THREE_WINDOWS
+
+
+def montage(paths: Sequence[Path], views: Sequence[str], size: int, columns: int) -> np.ndarray:
+    """Draw files as tiles of size x size: (rows, columns, 3) uint8 BGR.
+
+    Each of `views` (names of VIEWS, or "all": the three windows as red, green and blue) is a block of rows of its own.
+    Raises UserError for a file that is no readable slice.
+    """
+    try:
+        slices = [read_hounsfield(path) for path in paths]
+    except UnreadableDicom as error:
+        raise UserError(f"a file of {first_few(paths)} is not a readable slice ({error.reason}: {error})") from error
+    tiles = [_tile(hu, view, size) for view in views for hu in _padded(slices, columns)]
+    rows = [np.hstack(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
+    return np.vstack(rows)
+
+
+def _padded(slices: list[np.ndarray], columns: int) -> list[np.ndarray]:
+    air = np.full((2, 2), -1000, dtype=np.float32)
+    return slices + [air] * (-len(slices) % columns)
+
+
+def _tile(hu: np.ndarray, view: str, size: int) -> np.ndarray:
+    windows = apply_windows(hu)  # (rows, columns, 3)
+    if view != "all":
+        windows = np.repeat(windows[..., VIEWS[view], None], 3, axis=2)
+    scale = size / max(hu.shape)
+    shape = (round(hu.shape[1] * scale), round(hu.shape[0] * scale))
+    small = cv2.resize(windows[..., ::-1], shape, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    tile = np.zeros((size, size, 3), dtype=np.float32)
+    top, left = (size - small.shape[0]) // 2, (size - small.shape[1]) // 2
+    tile[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return np.rint(np.clip(tile, 0, 1) * 255).astype(np.uint8)
+
+
+def main() -> None:
+    """Read arguments, draw, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="example: python -m src.report.montage input/stage_2_test/*.dcm --views brain --output slices.png",
+    )
+    parser.add_argument("files", type=Path, nargs="+", help="DICOM files, drawn in this order")
+    parser.add_argument("--views", nargs="+", choices=(*VIEWS, "all"), default=["all"], help="a block of rows for each")
+    parser.add_argument("--size", type=int, default=256, help="pixels of a tile (default 256)")
+    parser.add_argument("--columns", type=int, default=6, help="tiles in a row (default 6)")
+    parser.add_argument("--output", type=Path, required=True, help="the PNG to write")
+    args = parser.parse_args()
+    picture = montage(args.files, args.views, args.size, args.columns)
+    with replacing(args.output) as temporary:
+        cv2.imwrite(str(temporary), picture)
+    print(f"{args.output}: {len(args.files)} slices, {picture.shape[1]} x {picture.shape[0]} pixels")
+
+
+if __name__ == "__main__":
+    run_command(main)

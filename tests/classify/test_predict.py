@@ -1,0 +1,69 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from src.classify.checkpoint import About, file_sha256, load_checkpoint, save_checkpoint
+from src.classify.dataset import PlainSlices
+from src.classify.network import build_network
+from src.classify.predict import predict
+from src.config import Config
+from src.errors import UserError
+from src.files.images import ImageStore
+from src.files.layout import Layout
+from src.files.predictions import read_predictions
+
+
+@pytest.fixture
+def layout(preprocessed: Layout, config: Config, tmp_path: Path) -> Layout:
+    """A root with checkpoints of networks that were never trained."""
+    (tmp_path / "cache").symlink_to(preprocessed.root / "cache")
+    layout = Layout(tmp_path)
+    for epoch in (2, 3):
+        torch.manual_seed(epoch)
+        about = About(config.name, config.network.architecture, config.image_size, 1, epoch)
+        network = build_network(config.network, config.image_size)
+        save_checkpoint(layout.fold(config.name, 1).checkpoint(epoch), network, about)
+    return layout
+
+
+def test_one_pass_for_all_epochs_equals_a_network_by_itself(layout: Layout, config: Config) -> None:
+    predict(config, 1, "test", [2, 3], layout)
+    ids = ImageStore(layout.store("test")).index["ID"].tolist()
+    images = torch.stack([image for _, image in PlainSlices(layout.store("test"), ids, config.image_size)])  # type: ignore[attr-defined]
+    for epoch in (2, 3):
+        predictions = read_predictions(layout.fold(config.name, 1).predictions("test", epoch))
+        assert predictions.ids.tolist() == ids
+        network = build_network(config.network, config.image_size).eval()
+        load_checkpoint(layout.fold(config.name, 1).checkpoint(epoch), network)
+        with torch.inference_mode():
+            np.testing.assert_allclose(predictions.probabilities, network(images).sigmoid().numpy(), atol=1e-6)
+        assert predictions.origin is not None
+        assert predictions.origin.checkpoint == file_sha256(layout.fold(config.name, 1).checkpoint(epoch))
+        assert (predictions.origin.fold, predictions.origin.epoch, predictions.origin.split) == (1, epoch, "test")
+
+
+def test_files_of_the_same_checkpoint_are_left_others_made_anew(layout: Layout, config: Config) -> None:
+    folder = layout.fold(config.name, 1)
+    predict(config, 1, "valid", [2, 3], layout)
+    before = {epoch: folder.predictions("valid", epoch).stat().st_mtime_ns for epoch in (2, 3)}
+    about = About(config.name, config.network.architecture, config.image_size, 1, 3)
+    save_checkpoint(folder.checkpoint(3), build_network(config.network, config.image_size), about)
+    predict(config, 1, "valid", [2, 3], layout)
+    assert folder.predictions("valid", 2).stat().st_mtime_ns == before[2]
+    assert folder.predictions("valid", 3).stat().st_mtime_ns != before[3]
+
+
+def test_a_network_that_saw_the_fold_is_refused(layout: Layout, config: Config) -> None:
+    shutil.copytree(layout.fold(config.name, 1).path, layout.fold(config.name, 0).path)
+    with pytest.raises(UserError, match=r"fold0/epoch2.safetensors was trained with fold 1, expected 0"):
+        predict(config, 0, "valid", [2], layout)
+
+
+def test_mistakes_are_named(layout: Layout, config: Config) -> None:
+    with pytest.raises(UserError, match=r"epoch7.safetensors is missing; bin/train.sh makes it"):
+        predict(config, 1, "test", [2, 7], layout)
+    with pytest.raises(UserError, match="was trained with image_size 32, expected 64"):
+        predict(config.model_copy(update={"image_size": 64}), 1, "test", [2], layout)

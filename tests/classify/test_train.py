@@ -1,0 +1,156 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from src.classify.checkpoint import file_sha256, load_checkpoint, read_about
+from src.classify.network import build_network
+from src.classify.predict import predict
+from src.classify.split import read_split
+from src.classify.train import train
+from src.config import Config, load_config
+from src.errors import Stopped, UserError
+from src.evaluate.score import weighted_log_loss
+from src.files.layout import Layout
+from src.files.predictions import read_predictions
+from src.labels import LABELS
+
+
+@pytest.fixture
+def layout(preprocessed: Layout, tmp_path: Path) -> Layout:
+    """A root of one's own, with the shared cache."""
+    (tmp_path / "cache").symlink_to(preprocessed.root / "cache")
+    return Layout(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(preprocessed: Layout, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Layout]:
+    root = tmp_path_factory.mktemp("trained")
+    (root / "cache").symlink_to(preprocessed.root / "cache")
+    quick = ["network.architecture=timm/resnet10t", "network.pretrained=none", "image_size=32", "batch_size=8"]
+    config = load_config(repository / "conf/se_resnext50_32x4d.yaml", [*quick, "workers=0", "optimizer.lr=1e-3"])
+    train(config, 0, Layout(root))
+    return config, Layout(root)
+
+
+def test_what_training_leaves(trained: tuple[Config, Layout]) -> None:
+    config, layout = trained
+    folder = layout.fold(config.name, 0)
+    assert folder.path == layout.root / "model/se_resnext50_32x4d/fold0"
+    assert sorted(path.name for path in folder.path.iterdir()) == [
+        "conf.yaml",
+        "epoch1.safetensors",
+        "epoch2.safetensors",
+        "epoch3.safetensors",
+        "metrics.csv",
+    ]
+    about = read_about(folder.checkpoint(2))
+    assert (about.conf, about.architecture, about.fold, about.epoch) == (config.name, "timm/resnet10t", 0, 2)
+    metrics = pd.read_csv(folder.metrics)
+    assert metrics["epoch"].tolist() == [1, 2, 3]
+    np.testing.assert_allclose(metrics["lr"], [1e-3, 1e-3 * 2 / 3, 1e-3 * 4 / 9], rtol=1e-5)  # MultiStepLR [1, 2]
+    assert metrics["train"].iloc[-1] < metrics["train"].iloc[0]
+    assert {f"valid_{label}" for label in LABELS} <= set(metrics.columns)
+
+
+def test_metrics_are_those_of_the_checkpoints_predictions(trained: tuple[Config, Layout]) -> None:
+    config, layout = trained
+    predict(config, 0, "valid", [1, 2, 3], layout)
+    _, validation = read_split(layout, 0)
+    for epoch, expected in enumerate(pd.read_csv(layout.fold(config.name, 0).metrics)["valid"], start=1):
+        predictions = read_predictions(layout.fold(config.name, 0).predictions("valid", epoch))
+        assert predictions.ids.tolist() == validation.ids
+        assert weighted_log_loss(validation.targets, predictions.probabilities) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_weights(trained: tuple[Config, Layout], layout: Layout) -> None:
+    config, first = trained
+    train(config.model_copy(update={"workers": 2}), 0, layout)
+    for epoch in (1, 2, 3):
+        one = first.fold(config.name, 0).checkpoint(epoch)
+        assert file_sha256(one) == file_sha256(layout.fold(config.name, 0).checkpoint(epoch))
+
+
+def test_another_seed_gives_others(trained: tuple[Config, Layout], layout: Layout) -> None:
+    config, first = trained
+    train(config.model_copy(update={"seed": 1, "epochs": 1}), 0, layout)
+    folders = first.fold(config.name, 0), layout.fold(config.name, 0)
+    assert file_sha256(folders[0].checkpoint(1)) != file_sha256(folders[1].checkpoint(1))
+
+
+def test_an_interrupted_fold_goes_on_to_the_same_weights(
+    trained: tuple[Config, Layout], layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, whole = trained
+    from src.classify import train as module
+
+    real = module.train_epoch
+
+    def stop_in_epoch_two(*args: object) -> float:
+        if "epoch 2" in str(args[-1]):
+            raise Stopped("pulled the plug")
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "train_epoch", stop_in_epoch_two)
+    with pytest.raises(Stopped):
+        train(config, 0, layout)
+    folder = layout.fold(config.name, 0)
+    assert folder.state.is_file()
+    assert not folder.checkpoint(2).is_file()
+    monkeypatch.setattr(module, "train_epoch", real)
+    first_epoch = folder.checkpoint(1).stat().st_mtime_ns
+    train(config, 0, layout)
+    assert folder.checkpoint(1).stat().st_mtime_ns == first_epoch
+    for epoch in (1, 2, 3):
+        assert file_sha256(folder.checkpoint(epoch)) == file_sha256(whole.fold(config.name, 0).checkpoint(epoch))
+    assert not folder.state.is_file()
+
+
+def test_a_finished_fold_is_left(trained: tuple[Config, Layout], capsys: pytest.CaptureFixture[str]) -> None:
+    config, layout = trained
+    before = layout.fold(config.name, 0).checkpoint(3).stat().st_mtime_ns
+    train(config, 0, layout)
+    assert "trained already; delete it to train again" in capsys.readouterr().out
+    assert layout.fold(config.name, 0).checkpoint(3).stat().st_mtime_ns == before
+
+
+def test_a_conf_changed_half_way_is_refused(trained: tuple[Config, Layout]) -> None:
+    config, layout = trained
+    changed = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"lr": 5e-4}), "workers": 1})
+    with pytest.raises(UserError, match=r"was begun with another optimizer.lr \("):
+        train(changed, 0, layout)
+
+
+def test_mistakes_are_named(config: Config, layout: Layout) -> None:
+    with pytest.raises(UserError, match="there is no fold 9"):
+        train(config, 9, layout)
+    with pytest.raises(UserError, match="batch_size 500 is larger than fold 0's"):
+        train(config.model_copy(update={"batch_size": 500}), 0, layout)
+
+
+def test_a_store_that_lacks_slices_is_named(config: Config, preprocessed: Layout, tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    shutil.copytree(preprocessed.root / "cache", tmp_path / "cache")
+    index = pd.read_parquet(layout.store("train") / "index.parquet")
+    index.iloc[5:].to_parquet(layout.store("train") / "index.parquet")
+    with pytest.raises(UserError, match=r"5 slices of .*folds.parquet are not in the image store"):
+        train(config, 0, layout)
+
+
+def test_batch_norm_is_reestimated_where_the_conf_says(
+    trained: tuple[Config, Layout], config: Config, layout: Layout
+) -> None:
+    network_conf = config.network.model_copy(update={"reestimate_batch_norm": True})
+    other = config.model_copy(update={"network": network_conf, "epochs": 1})
+    train(other, 0, layout)
+    plain, estimated = (build_network(config.network, 32) for _ in range(2))
+    load_checkpoint(trained[1].fold(config.name, 0).checkpoint(1), plain)
+    load_checkpoint(layout.fold(config.name, 0).checkpoint(1), estimated)
+    for (name, before), after in zip(plain.state_dict().items(), estimated.state_dict().values(), strict=True):
+        if "running" in name:
+            assert not torch.equal(before, after), name
+        elif "num_batches" not in name:
+            assert torch.equal(before, after), name

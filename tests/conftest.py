@@ -1,0 +1,58 @@
+"""What many tests share: a tiny generated competition, preprocessed once, and one real head CT where it is."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from src.files.layout import Layout
+from src.files.tables import write_table
+from src.preprocess.create_dataset import create_dataset
+from src.preprocess.dicom_to_dataframe import dicom_to_dataframe
+from src.preprocess.make_folds import make_folds
+from src.sample.make_competition import make_competition
+
+REPOSITORY = Path(__file__).parents[1]
+HEAD_CT = REPOSITORY.parent / "shared" / "data" / "head_ct_ge"
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def real_head_ct() -> Path:
+    """28 slices of one real head CT: 512x512, 16-bit signed, intercept 0, 18.5 degrees of tilt, uneven gaps."""
+    if not HEAD_CT.is_dir():
+        pytest.skip(f"the real head CT is not there: {HEAD_CT}")
+    return HEAD_CT
+
+
+@pytest.fixture(scope="session")
+def competition(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root folder of a tiny competition: input/ only. Not to be written to."""
+    root = tmp_path_factory.mktemp("competition")
+    make_competition(root / "input", patients=10, slices=5, size=64, difficulty="easy", seed=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def preprocessed(competition: Path) -> Layout:
+    """The same with cache/ filled. Not to be written to."""
+    layout = Layout(competition)
+    for split, csv in (("train", "stage_2_train.csv"), ("test", "stage_2_sample_submission.csv")):
+        table, _ = dicom_to_dataframe(
+            competition / "input" / csv,
+            competition / "input" / f"stage_2_{split}",
+            test=split == "test",
+            engine="serial",
+        )
+        write_table(table, layout.table(split))
+        index, _ = create_dataset(table, layout.store(split), engine="serial")
+        if split == "train":
+            stored = table.merge(index[["ID", "pixel_hash", "brain_share"]], on="ID")
+            write_table(make_folds(stored), layout.folds)
+    return layout

@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pytest
+
+from src.config import changed_keys, dump_config, load_config
+from src.errors import UserError
+
+
+@pytest.fixture
+def conf(repository: Path, tmp_path: Path) -> Path:
+    """A conf of one's own beside the base."""
+    (tmp_path / "base.yaml").write_text((repository / "conf/base.yaml").read_text())
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: base.yaml\nnetwork: {architecture: timm/resnet18}\nbatch_size: 4\n")
+    return path
+
+
+def test_settings_of_the_real_job(repository: Path) -> None:
+    se_resnext = load_config(repository / "conf/se_resnext50_32x4d.yaml")
+    efficientnet = load_config(repository / "conf/efficientnet-b2.yaml")
+    assert se_resnext.name == "se_resnext50_32x4d"
+    assert (se_resnext.image_size, se_resnext.batch_size, se_resnext.optimizer.lr) == (512, 28, 6e-5)
+    assert (efficientnet.image_size, efficientnet.batch_size, efficientnet.optimizer.lr) == (512, 36, 5e-5)
+    for config in (se_resnext, efficientnet):
+        assert (config.epochs, config.precision, config.network.pretrained) == (3, "fp16", "imagenet")
+        assert config.scheduler.milestones == (1, 2)
+        assert config.scheduler.gamma == pytest.approx(2 / 3, abs=1e-6)
+        assert [each.name for each in config.augment] == ["RandomResizedCrop", "HorizontalFlip", "Rotate"]
+
+
+def test_a_conf_is_its_base_and_its_differences(conf: Path) -> None:
+    config = load_config(conf)
+    assert config.network.architecture == "timm/resnet18"
+    assert config.network.pretrained == "imagenet"  # the base's, though the section is the conf's too
+    assert config.batch_size == 4
+
+
+def test_overrides(conf: Path) -> None:
+    config = load_config(conf, ["optimizer.lr=1e-4", "network.pretrained=none", "scheduler.milestones=[2]"])
+    assert config.optimizer.lr == 1e-4
+    assert config.network.pretrained == "none"
+    assert config.scheduler.milestones == (2,)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("optimizer.learning_rate=1", "unknown key optimizer.learning_rate; known here: lr, name, weight_decay"),
+        ("optimiser.lr=1", "unknown key optimiser; did you mean optimizer?"),
+        ("batch_size=many", "batch_size: .*integer.*, found 'many'"),
+        ("batch_size=0", "batch_size: .*greater than or equal to 2, found 0"),
+        ("optimizer.lr=.nan", "optimizer.lr: .*finite"),
+        ("precision=fp8", "precision: .*'fp16', 'bf16' or 'none', found 'fp8'"),
+        ("batch_size", "expected key=value"),
+        ("batch_size.x=1", "batch_size holds a value"),
+        ("seed={", "not valid YAML"),
+    ],
+)
+def test_mistakes_are_named(conf: Path, override: str, expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
+        load_config(conf, [override])
+
+
+def test_missing_files_and_keys(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is missing; expected a conf"):
+        load_config(tmp_path / "none.yaml")
+    alone = tmp_path / "alone.yaml"
+    alone.write_text("image_size: 64\n")
+    with pytest.raises(UserError, match="key network is missing"):
+        load_config(alone)
+    alone.write_text("base: alone.yaml\n")
+    with pytest.raises(UserError, match="leads back to itself"):
+        load_config(alone)
+    alone.write_text("- a list\n")
+    with pytest.raises(UserError, match="found list"):
+        load_config(alone)
+
+
+def test_changed_keys(conf: Path) -> None:
+    before = dump_config(load_config(conf))
+    assert changed_keys(load_config(conf), before) == []
+    assert changed_keys(load_config(conf, ["optimizer.lr=1", "seed=7"]), before) == ["optimizer.lr", "seed"]
+
+
+def test_every_key_is_explained_in_the_base(repository: Path) -> None:
+    text = (repository / "conf/base.yaml").read_text()
+    config = load_config(repository / "conf/se_resnext50_32x4d.yaml").model_dump()
+    for key, value in config.items():
+        for name in [key, *(value if isinstance(value, dict) else [])]:
+            assert name == "name" or f"{name}:" in text, name

@@ -1,0 +1,183 @@
+"""The real scripts end to end: on a tiny competition with both architectures, and on a real head CT as a test set."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.classify.checkpoint import file_sha256
+from src.ensemble.fill import FROM_NEIGHBOURS
+from src.files.images import ImageStore
+from src.files.predictions import read_predictions
+from src.labels import LABELS, row_ids
+
+CONFS = "conf/demo/se_resnext50_32x4d.yaml conf/demo/efficientnet-b2.yaml"
+NAMES = ("se_resnext50_32x4d", "efficientnet-b2")
+FOLDS = "0 3"
+
+
+def _script(repository: Path, name: str, root: Path, **env: str) -> str:
+    environment = {**os.environ, "PYTHON": sys.executable, "ICH_ROOT": str(root), "CONFS": CONFS, "FOLDS": FOLDS, **env}
+    environment["OMP_NUM_THREADS"] = "2"
+    # from another folder: the scripts must find their way
+    result = subprocess.run(
+        ["sh", str(repository / f"bin/{name}.sh")], cwd=root, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def run(repository: Path, competition: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """The four scripts over a tiny competition: (root, what each printed)."""
+    root = tmp_path_factory.mktemp("a root with blanks")
+    shutil.copytree(competition / "input", root / "input")
+    names = ("preprocess", "train", "predict", "ensemble")
+    return root, {name: _script(repository, name, root) for name in names}
+
+
+def test_every_artefact_is_there(run: tuple[Path, dict[str, str]]) -> None:
+    root, _ = run
+    for table in ("train.parquet", "test.parquet", "folds.parquet", "train/index.parquet", "test/rejected.csv"):
+        assert (root / "cache" / table).is_file(), table
+    for name in NAMES:
+        for fold in FOLDS.split():
+            made = {path.name for path in (root / f"model/{name}/fold{fold}").iterdir()}
+            assert made == {
+                *(f"epoch{epoch}.safetensors" for epoch in (1, 2, 3)),
+                *(f"{split}_epoch{epoch}.parquet" for split in ("valid", "test") for epoch in (2, 3)),
+                "conf.yaml",
+                "metrics.csv",
+            }
+
+
+def test_the_submission_is_the_mean_of_all_predictions(run: tuple[Path, dict[str, str]]) -> None:
+    root, printed = run
+    sample = pd.read_csv(root / "input/stage_2_sample_submission.csv")
+    submission = pd.read_csv(root / "submission/submission.csv")
+    assert submission["ID"].tolist() == sample["ID"].tolist()
+    assert submission["Label"].between(1e-6, 1 - 1e-6).all()
+
+    files = sorted(root.glob("model/*/fold*/test_epoch[23].parquet"))
+    assert len(files) == 8
+    mean = sum(pd.read_parquet(file).set_index("ID").sort_index().astype(float) for file in files) / 8
+    expected = pd.Series(mean[list(LABELS)].to_numpy().ravel(), index=row_ids(pd.Series(mean.index)))
+    found = submission.set_index("ID")["Label"]
+    np.testing.assert_allclose(found[expected.index], expected.clip(1e-6, 1 - 1e-6), rtol=1e-6)
+
+    # the truncated test file has no prediction, but a row
+    rejected = pd.read_csv(root / "cache/test/rejected.csv")["ID"]
+    assert len(rejected) == 1
+    assert rejected[0] not in mean.index
+    assert f"{rejected[0]}_any" in found.index
+    assert f"1 rejected slices filled (1 with the {FROM_NEIGHBOURS})" in printed["ensemble"]
+
+
+def test_the_manifest_says_what_went_in(run: tuple[Path, dict[str, str]]) -> None:
+    root, printed = run
+    manifest = json.loads((root / "submission/manifest.json").read_text())
+    assert len(manifest["predictions"]) == 8
+    for each in manifest["predictions"]:
+        assert file_sha256(Path(each["path"])) == each["sha256"]
+        assert (each["split"], each["conf"] in NAMES, each["epoch"] in (2, 3)) == ("test", True, True)
+    scores = manifest["out_of_fold"]
+    assert set(scores) == {*(f"{n} epoch {e}" for n in NAMES for e in (2, 3)), *NAMES, "bag", "constant prior"}
+    for name in scores:
+        assert f"{scores[name]['weighted']:.4f}" in printed["ensemble"]
+
+
+def test_predictions_are_out_of_fold(run: tuple[Path, dict[str, str]]) -> None:
+    root, _ = run
+    folds = pd.read_parquet(root / "cache/folds.parquet").set_index("ID")["fold"]
+    for name in NAMES:
+        for fold in map(int, FOLDS.split()):
+            predictions = read_predictions(root / f"model/{name}/fold{fold}/valid_epoch3.parquet")
+            assert set(predictions.ids) == set(folds[folds == fold].index)
+
+
+def test_everything_again_changes_nothing(repository: Path, run: tuple[Path, dict[str, str]]) -> None:
+    root, _ = run
+    made = {path: path.read_bytes() for path in root.rglob("*") if path.is_file() and "input" not in path.parts}
+    trained = {path: path.stat().st_mtime_ns for path in root.rglob("model/*/*/*")}
+    for name in ("preprocess", "train", "predict", "ensemble"):
+        _script(repository, name, root)
+    assert {path: path.read_bytes() for path in made} == made
+    assert {path: path.stat().st_mtime_ns for path in trained} == trained
+
+
+def test_one_fold_of_one_classifier_reaches_a_submission(repository: Path, run: tuple[Path, dict[str, str]]) -> None:
+    root, _ = run
+    other = root.parent / "one fold"
+    for folder in ("input", "cache", "model"):
+        other.mkdir(exist_ok=True)
+        (other / folder).symlink_to(root / folder)
+    _script(repository, "ensemble", other, CONFS="conf/demo/efficientnet-b2.yaml", FOLDS="3", EPOCHS="3")
+    predictions = pd.read_parquet(root / "model/efficientnet-b2/fold3/test_epoch3.parquet").set_index("ID")
+    found = pd.read_csv(other / "submission/submission.csv").set_index("ID")["Label"]
+    slice_id = predictions.index[0]
+    assert found[f"{slice_id}_subdural"] == pytest.approx(predictions.loc[slice_id, "subdural"], rel=1e-6)
+
+
+def test_two_processes_train_and_predict_as_one(repository: Path, run: tuple[Path, dict[str, str]]) -> None:
+    root, _ = run
+    other = root.parent / "two processes"
+    other.mkdir()
+    for folder in ("input", "cache"):
+        (other / folder).symlink_to(root / folder)
+    conf = other / "small.yaml"
+    conf.write_text(
+        f"base: {repository}/conf/demo/base.yaml\nnetwork: {{architecture: timm/resnet10t}}\n"
+        "image_size: 32\nepochs: 1\n"
+    )
+    shared = {"CONFS": str(conf), "FOLDS": "0", "EPOCHS": "1"}
+    _script(repository, "train", other, NPROC="2", **shared)
+    folder = other / "model/small/fold0"
+    _script(repository, "predict", other, NPROC="2", **shared)
+    two = {split: pd.read_parquet(folder / f"{split}_epoch1.parquet") for split in ("valid", "test")}
+    for split in two:
+        (folder / f"{split}_epoch1.parquet").unlink()
+    _script(repository, "predict", other, NPROC="1", **shared)
+    for split, by_two in two.items():
+        by_one = pd.read_parquet(folder / f"{split}_epoch1.parquet")
+        assert by_one["ID"].tolist() == by_two["ID"].tolist()
+        np.testing.assert_allclose(by_one[list(LABELS)], by_two[list(LABELS)], atol=1e-6)
+
+
+def test_a_real_head_ct_as_a_test_set(
+    repository: Path, run: tuple[Path, dict[str, str]], real_head_ct: Path, tmp_path: Path
+) -> None:
+    root, _ = run
+    images = tmp_path / "input/stage_2_test_images"
+    images.mkdir(parents=True)
+    ids = {f"ID_{i * 7919 % 4096:09x}": path for i, path in enumerate(sorted(real_head_ct.glob("*.dcm")))}
+    for slice_id, path in ids.items():
+        (images / f"{slice_id}.dcm").symlink_to(path)
+    rows = row_ids(pd.Series(sorted(ids)))
+    pd.DataFrame({"ID": rows, "Label": 0.5}).to_csv(tmp_path / "input/stage_2_sample_submission.csv", index=False)
+    (tmp_path / "input/stage_2_train").symlink_to(root / "input/stage_2_train")
+    shutil.copy(root / "input/stage_2_train.csv", tmp_path / "input")
+    (tmp_path / "model").mkdir()
+    shutil.copytree(root / "model/efficientnet-b2/fold0", tmp_path / "model/efficientnet-b2/fold0")
+
+    settings = {"CONFS": "conf/demo/efficientnet-b2.yaml", "FOLDS": "0"}
+    _script(repository, "preprocess", tmp_path, **settings)
+    _script(repository, "predict", tmp_path, **settings)
+    _script(repository, "ensemble", tmp_path, **settings)
+
+    store = ImageStore(tmp_path / "cache/test")
+    assert len(store.index) == 28
+    # read off the files' bytes with od: tests/files/test_dicom.py
+    golden = {"14.dcm": [(256, 256, 4), (200, 300, 34), (255, 100, 64), (0, 0, -200)], "20.dcm": [(150, 260, 32)]}
+    names = {path.name: slice_id for slice_id, path in ids.items()}
+    for name, values in golden.items():
+        for row, column, hu in values:
+            assert store.hounsfield(names[name])[row, column] == hu
+    submission = pd.read_csv(tmp_path / "submission/submission.csv")
+    assert submission["ID"].tolist() == rows.tolist()
+    assert submission["Label"].between(1e-6, 1 - 1e-6).all()

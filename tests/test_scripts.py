@@ -1,0 +1,116 @@
+"""The scripts as a user meets them: help, mistakes, signals."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = ("setup", "demo", "test", "preprocess", "train", "predict", "ensemble")
+MODULES = (
+    "src.sample.make_competition",
+    "src.preprocess.dicom_to_dataframe",
+    "src.preprocess.create_dataset",
+    "src.preprocess.make_folds",
+    "src.classify.train",
+    "src.classify.predict",
+    "src.ensemble.make_submission",
+    "src.report.montage",
+)
+
+
+def _run(
+    repository: Path, script: str, *arguments: str, cwd: Path | None = None, **env: object
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHON": sys.executable, **{key: str(value) for key, value in env.items()}}
+    return subprocess.run(
+        ["sh", str(repository / f"bin/{script}.sh"), *arguments],
+        cwd=cwd or repository,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_has_an_example(repository: Path, script: str, tmp_path: Path) -> None:
+    result = _run(repository, script, "-h", cwd=tmp_path)
+    assert result.returncode == 0
+    assert f"sh bin/{script}.sh" in result.stdout
+    assert not result.stdout.startswith("#")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_have_help_with_an_example(repository: Path, module: str) -> None:
+    result = subprocess.run([sys.executable, "-m", module, "-h"], cwd=repository, capture_output=True, text=True)
+    assert result.returncode == 0
+    assert f"example: python -m {module}" in result.stdout.replace("\n", " ")
+
+
+def _mistake(result: subprocess.CompletedProcess[str], *expected: str) -> None:
+    assert result.returncode == 2, result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "Traceback" not in result.stderr
+    for words in expected:
+        assert words in last
+
+
+def test_missing_input(repository: Path, tmp_path: Path, competition: Path) -> None:
+    _mistake(_run(repository, "preprocess", ICH_ROOT=tmp_path), "has no stage_2_train.csv", "README.md")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "input", "model", "submission"]
+    (tmp_path / "input/stage_1_train.csv").write_text((competition / "input/stage_2_train.csv").read_text())
+    _mistake(_run(repository, "preprocess", ICH_ROOT=tmp_path), "no folder stage_1_train or stage_1_train_images")
+
+
+def test_a_malformed_id(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "input/stage_2_train_images").mkdir(parents=True)
+    (tmp_path / "input/stage_2_train.csv").write_text("ID,Label\nID_12_any,0\nID_12_epidura,0\n")
+    _mistake(_run(repository, "preprocess", ICH_ROOT=tmp_path), "'ID_12_epidura' in row 3", "stage_2_train.csv")
+
+
+def test_an_unknown_key_and_a_missing_conf(repository: Path, tmp_path: Path) -> None:
+    conf = tmp_path / "mine.yaml"
+    conf.write_text(f"base: {repository}/conf/base.yaml\nnetwork: {{architecture: timm/resnet18}}\nbatchsize: 4\n")
+    _mistake(
+        _run(repository, "train", CONFS=conf, ICH_ROOT=tmp_path), "unknown key batchsize; did you mean batch_size?"
+    )
+    _mistake(_run(repository, "train", CONFS="conf/none.yaml", ICH_ROOT=tmp_path), "conf/none.yaml is missing")
+
+
+def test_steps_out_of_order(repository: Path, tmp_path: Path, competition: Path) -> None:
+    (tmp_path / "input").symlink_to(competition / "input")
+    _mistake(_run(repository, "train", ICH_ROOT=tmp_path), "folds.parquet is missing; bin/preprocess.sh makes it")
+    _mistake(_run(repository, "predict", ICH_ROOT=tmp_path), "epoch2.safetensors is missing; bin/train.sh makes it")
+    _mistake(_run(repository, "ensemble", ICH_ROOT=tmp_path), "no predictions", "run sh bin/predict.sh first")
+
+
+def test_a_python_that_is_not_there(repository: Path, tmp_path: Path) -> None:
+    _mistake(_run(repository, "train", PYTHON=tmp_path / "python"), "python is missing; run sh bin/setup.sh first")
+    _mistake(_run(repository, "setup", "--developer", PYTHON=""), "unknown argument --developer")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_reaches_what_a_script_runs(
+    repository: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    # a python that notes its start and its end by SIGTERM, in place of a long training
+    python = tmp_path / "python"
+    python.write_text(
+        '#!/bin/sh\ntrap \'echo told >>"$ICH_ROOT/log"; exit 75\' TERM\necho started >"$ICH_ROOT/log"\n'
+        "while :; do sleep 0.05; done\n"
+    )
+    python.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(python), "ICH_ROOT": str(tmp_path)}
+    process = subprocess.Popen(["sh", str(repository / "bin/train.sh")], env=environment)
+    log = tmp_path / "log"
+    for _ in range(200):
+        if log.is_file() and log.read_text():
+            break
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(timeout=20) == status
+    assert log.read_text() == "started\ntold\n"
