@@ -20,7 +20,7 @@ from src.classify.network import build_network
 from src.classify.split import Slices, read_split
 from src.config import Config, OptimizerConf, changed_keys, dump_config, load_config
 from src.errors import UserError, first_few, run_command
-from src.evaluate.score import log_loss_by_label
+from src.evaluate.score import auc_by_label, log_loss_by_label
 from src.files.atomic import replacing
 from src.files.images import ImageStore
 from src.files.layout import FoldFolder, Layout
@@ -183,6 +183,10 @@ def _metrics(
         "train": loss,
         "valid": float(np.average(by_label, weights=WEIGHTS)),
         **{f"valid_{label}": float(value) for label, value in zip(LABELS, by_label, strict=True)},
+        **{
+            f"auc_{label}": float(value)
+            for label, value in zip(LABELS, auc_by_label(targets, probabilities), strict=True)
+        },
         "images_per_second": images_per_second,
     }
 

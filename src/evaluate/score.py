@@ -4,6 +4,7 @@ Source: the competition's page "Evaluation"; `any` weighs 2, each subtype 1.
 """
 
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
 from src.labels import WEIGHTS
 
@@ -29,6 +30,13 @@ def log_loss_by_label(targets: np.ndarray, probabilities: np.ndarray) -> np.ndar
 def weighted_log_loss(targets: np.ndarray, probabilities: np.ndarray) -> float:
     """The competition's metric: targets (N, 6) of 0 and 1, probabilities (N, 6) -> mean weighted by WEIGHTS."""
     return float(np.average(log_loss_by_label(targets, probabilities), weights=WEIGHTS))
+
+
+def auc_by_label(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of each label: (N, 6) twice -> (6,), NaN for a label that is all 0 or all 1."""
+    both = [0 < column.sum() < len(column) for column in np.asarray(targets).T]
+    pairs = zip(np.asarray(targets).T, np.asarray(probabilities).T, strict=True)
+    return np.array([roc_auc_score(*pair) if has else np.nan for has, pair in zip(both, pairs, strict=True)])
 
 
 def constant_prior(targets: np.ndarray) -> np.ndarray:

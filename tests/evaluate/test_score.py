@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
-from src.evaluate.score import constant_prior, log_loss_by_label, weighted_log_loss
+from src.evaluate.score import auc_by_label, constant_prior, log_loss_by_label, weighted_log_loss
 from src.labels import WEIGHTS
 
 
@@ -39,6 +39,16 @@ def test_the_competitions_prior() -> None:
     prevalence = np.array([0.1440, 0.0041, 0.0483, 0.0352, 0.0476, 0.0630])
     targets = (np.arange(10_000)[:, None] < 10_000 * prevalence).astype(np.uint8)
     assert weighted_log_loss(targets, constant_prior(targets)) == pytest.approx(0.2320, abs=5e-4)
+
+
+def test_auc_counts_pairs_in_the_right_order() -> None:
+    targets, probabilities = _example(1)
+    targets[:, 3] = 0  # a label that never occurs has none
+    auc = auc_by_label(targets, probabilities)
+    assert np.isnan(auc[3])
+    for j in (0, 5):
+        positive, negative = (probabilities[targets[:, j] == value, j] for value in (1, 0))
+        assert auc[j] == pytest.approx(np.mean(positive[:, None] > negative[None]))
 
 
 def test_certain_mistakes_are_finite() -> None:
