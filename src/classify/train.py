@@ -176,17 +176,14 @@ def _loading(config: Config) -> dict[str, Any]:
 def _metrics(
     epoch: int, lr: float, loss: float, targets: np.ndarray, probabilities: np.ndarray, images_per_second: float
 ) -> dict[str, Any]:
-    by_label = log_loss_by_label(targets, probabilities)
+    by_label, auc = log_loss_by_label(targets, probabilities), auc_by_label(targets, probabilities)
     return {
         "epoch": epoch,
         "lr": lr,
         "train": loss,
         "valid": float(np.average(by_label, weights=WEIGHTS)),
         **{f"valid_{label}": float(value) for label, value in zip(LABELS, by_label, strict=True)},
-        **{
-            f"auc_{label}": float(value)
-            for label, value in zip(LABELS, auc_by_label(targets, probabilities), strict=True)
-        },
+        **{f"auc_{label}": float(value) for label, value in zip(LABELS, auc, strict=True)},
         "images_per_second": images_per_second,
     }
 
