@@ -58,7 +58,7 @@ run() {
 # Run a module, in NPROC processes where that is more than one.
 launch() {
     if [ "$NPROC" -gt 1 ]; then
-        run "$PYTHON" -m torch.distributed.run --standalone --nproc-per-node "$NPROC" -m "$@"
+        run "$PYTHON" -m src.classify.launch "$NPROC" "$@"
     else
         run "$PYTHON" -m "$@"
     fi

@@ -1,7 +1,9 @@
 """How a command ends: one line on stderr and an exit status, no traceback for a user's mistake."""
 
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
@@ -30,6 +32,9 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     try:
         main()
     except UserError as error:
+        if os.environ.get("RANK", "0") != "0":
+            # of several processes all meet most mistakes: the first says so, and ends the others before they repeat it
+            time.sleep(3)
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(USER_MISTAKE)
     except Stopped as stopped:

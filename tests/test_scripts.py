@@ -15,6 +15,7 @@ MODULES = (
     "src.preprocess.dicom_to_dataframe",
     "src.preprocess.create_dataset",
     "src.preprocess.make_folds",
+    "src.classify.launch",
     "src.classify.train",
     "src.classify.predict",
     "src.ensemble.make_submission",
@@ -86,6 +87,12 @@ def test_steps_out_of_order(repository: Path, tmp_path: Path, competition: Path)
     _mistake(_run(repository, "train", ICH_ROOT=tmp_path), "folds.parquet is missing; bin/preprocess.sh makes it")
     _mistake(_run(repository, "predict", ICH_ROOT=tmp_path), "epoch2.safetensors is missing; bin/train.sh makes it")
     _mistake(_run(repository, "ensemble", ICH_ROOT=tmp_path), "no predictions", "run sh bin/predict.sh first")
+
+
+def test_a_mistake_met_by_two_processes(repository: Path, tmp_path: Path) -> None:
+    result = _run(repository, "train", ICH_ROOT=tmp_path, NPROC=2)
+    _mistake(result, "folds.parquet is missing; bin/preprocess.sh makes it")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_a_python_that_is_not_there(repository: Path, tmp_path: Path) -> None:
