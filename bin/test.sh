@@ -8,4 +8,4 @@ set -eu
 . "$(dirname "$0")/_common.sh"
 
 run sh bin/setup.sh --dev
-run "$PYTHON" -m pytest "$@"
+exec "$PYTHON" -m pytest "$@"

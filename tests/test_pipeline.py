@@ -126,8 +126,8 @@ def test_one_fold_of_one_classifier_reaches_a_submission(repository: Path, run: 
 
 def test_two_processes_train_and_predict_as_one(repository: Path, run: tuple[Path, dict[str, str]]) -> None:
     root, _ = run
-    other = root.parent / "two processes"
-    other.mkdir()
+    other = root.parent / "two_processes"
+    other.mkdir()  # no blanks here: CONFS is a list
     for folder in ("input", "cache"):
         (other / folder).symlink_to(root / folder)
     conf = other / "small.yaml"
@@ -162,7 +162,7 @@ def test_a_real_head_ct_as_a_test_set(
     pd.DataFrame({"ID": rows, "Label": 0.5}).to_csv(tmp_path / "input/stage_2_sample_submission.csv", index=False)
     (tmp_path / "input/stage_2_train").symlink_to(root / "input/stage_2_train")
     shutil.copy(root / "input/stage_2_train.csv", tmp_path / "input")
-    (tmp_path / "model").mkdir()
+    # with the predictions for the other test set, which must not pass for this one's
     shutil.copytree(root / "model/efficientnet-b2/fold0", tmp_path / "model/efficientnet-b2/fold0")
 
     settings = {"CONFS": "conf/demo/efficientnet-b2.yaml", "FOLDS": "0"}

@@ -85,7 +85,7 @@ def test_an_unknown_key_and_a_missing_conf(repository: Path, tmp_path: Path) -> 
 def test_steps_out_of_order(repository: Path, tmp_path: Path, competition: Path) -> None:
     (tmp_path / "input").symlink_to(competition / "input")
     _mistake(_run(repository, "train", ICH_ROOT=tmp_path), "folds.parquet is missing; bin/preprocess.sh makes it")
-    _mistake(_run(repository, "predict", ICH_ROOT=tmp_path), "epoch2.safetensors is missing; bin/train.sh makes it")
+    _mistake(_run(repository, "predict", ICH_ROOT=tmp_path), "index.parquet is missing; bin/preprocess.sh makes it")
     _mistake(_run(repository, "ensemble", ICH_ROOT=tmp_path), "no predictions", "run sh bin/predict.sh first")
 
 
@@ -112,7 +112,11 @@ def test_a_signal_reaches_what_a_script_runs(
     )
     python.chmod(0o755)
     environment = {**os.environ, "PYTHON": str(python), "ICH_ROOT": str(tmp_path)}
-    process = subprocess.Popen(["sh", str(repository / "bin/train.sh")], env=environment)
+    process = subprocess.Popen(
+        ["sh", str(repository / "bin/train.sh")],
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as in a terminal, not as in a background job
+    )
     log = tmp_path / "log"
     for _ in range(200):
         if log.is_file() and log.read_text():

@@ -26,20 +26,18 @@ def predict(config: Config, fold: int, split: str, epochs: Sequence[int], layout
     """Write a prediction file for each epoch's checkpoint; each slice is read once for all of them.
 
     split: "valid" for the slices of the fold that the networks did not see, "test" for the test set. Files that were
-    made by the same checkpoints are left as they are. Raises UserError for checkpoints that are missing or of another
-    conf or fold.
+    made by the same checkpoints from the same slices are left as they are. Raises UserError for checkpoints that are
+    missing or of another conf or fold.
     """
     folder = layout.fold(config.name, fold)
-    origins = {epoch: _origin(config, fold, split, epoch, folder.checkpoint(epoch)) for epoch in epochs}
+    store = ImageStore(layout.store("train" if split == "valid" else "test"))
+    ids = read_split(layout, fold)[1].ids if split == "valid" else store.index["ID"].tolist()
+    slices = store.fingerprint(ids)
+    origins = {epoch: _origin(config, fold, split, epoch, folder.checkpoint(epoch), slices) for epoch in epochs}
     due = [epoch for epoch in epochs if read_origin(folder.predictions(split, epoch)) != origins[epoch]]
     if not due:
         print(f"{folder.path}: {split} predictions of epochs {', '.join(map(str, epochs))} are there already")
         return
-    if split == "valid":
-        store, ids = layout.store("train"), read_split(layout, fold)[1].ids
-    else:
-        store = layout.store("test")
-        ids = ImageStore(store).index["ID"].tolist()
 
     accelerator = make_accelerator(config.precision)
     networks = []
@@ -49,7 +47,7 @@ def predict(config: Config, fold: int, split: str, epochs: Sequence[int], layout
         networks.append(accelerator.prepare_model(network, evaluation_mode=True))
     loader = accelerator.prepare(
         DataLoader(
-            PlainSlices(store, ids, config.image_size),
+            PlainSlices(store.folder, ids, config.image_size),
             batch_size=config.batch_size,
             num_workers=config.workers,
             pin_memory=torch.cuda.is_available(),
@@ -62,7 +60,7 @@ def predict(config: Config, fold: int, split: str, epochs: Sequence[int], layout
             write_predictions(folder.predictions(split, epoch), pd.Series(ids), of_epoch, origins[epoch])
 
 
-def _origin(config: Config, fold: int, split: str, epoch: int, checkpoint: Path) -> Origin:
+def _origin(config: Config, fold: int, split: str, epoch: int, checkpoint: Path, slices: str) -> Origin:
     about = read_about(checkpoint)
     expected = {
         "conf": config.name,
@@ -74,7 +72,7 @@ def _origin(config: Config, fold: int, split: str, epoch: int, checkpoint: Path)
     for key, value in expected.items():
         if getattr(about, key) != value:
             raise UserError(f"{checkpoint} was trained with {key} {getattr(about, key)}, expected {value}")
-    return Origin(conf=config.name, fold=fold, epoch=epoch, checkpoint=file_sha256(checkpoint), split=split)
+    return Origin(config.name, fold, epoch, file_sha256(checkpoint), split, slices)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from src.classify.loop import make_accelerator, predict_slices, reestimate_batch
 from src.classify.network import build_network
 from src.classify.split import Slices, read_split
 from src.config import Config, OptimizerConf, changed_keys, dump_config, load_config
-from src.errors import UserError, first_few, run_command
+from src.errors import UserError, run_command
 from src.evaluate.score import auc_by_label, log_loss_by_label
 from src.files.atomic import replacing
 from src.files.images import ImageStore
@@ -48,7 +48,7 @@ def train(config: Config, fold: int, layout: Layout) -> None:
         print(f"{folder.path}: trained already; delete it to train again")
         return
     training, validation = read_split(layout, fold)
-    _check_store(layout, [*training.ids, *validation.ids])
+    ImageStore(layout.store("train")).require([*training.ids, *validation.ids])
     if len(training.ids) < config.batch_size:
         raise UserError(f"batch_size {config.batch_size} is larger than fold {fold}'s {len(training.ids)} slices")
 
@@ -134,16 +134,6 @@ def _check_conf(config: Config, folder: FoldFolder) -> None:
         raise UserError(
             f"{folder.path} was begun with another {', '.join(changed)} ({folder.conf} says which); "
             "change it back, or delete the folder to train anew"
-        )
-
-
-def _check_store(layout: Layout, ids: list[str]) -> None:
-    store = ImageStore(layout.store("train"))
-    lacking = [slice_id for slice_id in ids if slice_id not in store]
-    if lacking:
-        raise UserError(
-            f"{len(lacking)} slices of {layout.folds} are not in the image store {store.folder}: {first_few(lacking)}; "
-            "run bin/preprocess.sh again"
         )
 
 

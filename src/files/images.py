@@ -8,6 +8,7 @@ rows of the index that belong to it, so a series is whole by itself and the inde
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ import blosc2
 import numpy as np
 import pandas as pd
 
-from src.errors import UserError
+from src.errors import UserError, first_few
 from src.files.atomic import replacing
 from src.files.tables import read_table
 
@@ -99,22 +100,34 @@ class ImageStore:
 
     @cached_property
     def _places(self) -> dict[str, tuple[str, int]]:
-        files = self.index["file"].tolist()
-        return dict(
-            zip(self.index["ID"].tolist(), zip(files, self.index["position"].tolist(), strict=True), strict=True)
-        )
+        ids, files, positions = (self.index[name].tolist() for name in ("ID", "file", "position"))
+        return dict(zip(ids, zip(files, positions, strict=True), strict=True))
 
     def __contains__(self, slice_id: str) -> bool:
         return slice_id in self._places
 
+    def require(self, slice_ids: Iterable[str]) -> None:
+        """Raise UserError naming the first few of these slices that are not in the store."""
+        lacking = [slice_id for slice_id in slice_ids if slice_id not in self]
+        if lacking:
+            raise UserError(
+                f"{len(lacking)} slices are not in the image store {self.folder}: {first_few(lacking)}; "
+                "run bin/preprocess.sh again"
+            )
+
+    def fingerprint(self, slice_ids: list[str]) -> str:
+        """A word that changes when these slices, their order or their pixels do. Raises UserError for unknown ones."""
+        self.require(slice_ids)
+        hashes = dict(zip(self.index["ID"], self.index["pixel_hash"], strict=True))
+        digest = hashlib.blake2b(digest_size=16)
+        for slice_id in slice_ids:
+            digest.update(f"{slice_id} {hashes[slice_id]}\n".encode())
+        return digest.hexdigest()
+
     def hounsfield(self, slice_id: str) -> np.ndarray:
         """One slice: int16 HU (rows, columns), clipped to STORED_RANGE. Raises UserError where it is not there."""
-        try:
-            name, position = self._places[slice_id]
-        except KeyError:
-            raise UserError(
-                f"{slice_id} is not in the image store {self.folder}; run bin/preprocess.sh again"
-            ) from None
+        self.require([slice_id])
+        name, position = self._places[slice_id]
         try:
             pixels: np.ndarray = _open(self.folder / name)[position]
         except (OSError, RuntimeError) as error:

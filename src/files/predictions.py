@@ -16,13 +16,14 @@ from src.labels import LABELS
 
 @dataclass(frozen=True)
 class Origin:
-    """Which network predicted: a conf's name, the fold it did not see, the epoch, and its checkpoint's SHA-256."""
+    """Which network predicted what."""
 
     conf: str
-    fold: int
+    fold: int  # the one that the network did not see
     epoch: int
-    checkpoint: str
+    checkpoint: str  # SHA-256
     split: str  # "valid" (out of fold) or "test"
+    slices: str  # ImageStore.fingerprint of what was predicted
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def read_origin(path: Path) -> Origin | None:
         said = {key: metadata[key.encode()].decode() for key in Origin.__dataclass_fields__}
     except (OSError, pa.ArrowInvalid, KeyError):
         return None
-    return Origin(said["conf"], int(said["fold"]), int(said["epoch"]), said["checkpoint"], said["split"])
+    return Origin(**{**said, "fold": int(said["fold"]), "epoch": int(said["epoch"])})
 
 
 def read_predictions(path: Path) -> Predictions:

@@ -56,6 +56,20 @@ def test_files_of_the_same_checkpoint_are_left_others_made_anew(layout: Layout, 
     assert folder.predictions("valid", 3).stat().st_mtime_ns != before[3]
 
 
+def test_other_slices_are_predicted_anew(layout: Layout, config: Config, tmp_path: Path) -> None:
+    predict(config, 1, "test", [2], layout)
+    everything = ImageStore(layout.store("test")).index
+    other = Layout(tmp_path / "other")
+    shutil.copytree(layout.root / "cache", other.root / "cache")
+    shutil.copytree(layout.root / "model", other.root / "model")
+    everything.iloc[3:].to_parquet(other.store("test") / "index.parquet")
+    predict(config, 1, "test", [2], other)
+    assert (
+        read_predictions(other.fold(config.name, 1).predictions("test", 2)).ids.tolist()
+        == everything["ID"][3:].tolist()
+    )
+
+
 def test_a_network_that_saw_the_fold_is_refused(layout: Layout, config: Config) -> None:
     shutil.copytree(layout.fold(config.name, 1).path, layout.fold(config.name, 0).path)
     with pytest.raises(UserError, match=r"fold0/epoch2.safetensors was trained with fold 1, expected 0"):

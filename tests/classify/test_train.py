@@ -136,7 +136,7 @@ def test_a_store_that_lacks_slices_is_named(config: Config, preprocessed: Layout
     shutil.copytree(preprocessed.root / "cache", tmp_path / "cache")
     index = pd.read_parquet(layout.store("train") / "index.parquet")
     index.iloc[5:].to_parquet(layout.store("train") / "index.parquet")
-    with pytest.raises(UserError, match=r"5 slices of .*folds.parquet are not in the image store"):
+    with pytest.raises(UserError, match="5 slices are not in the image store"):
         train(config, 0, layout)
 
 

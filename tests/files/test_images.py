@@ -67,6 +67,17 @@ def test_equal_slices_give_equal_files(tmp_path: Path) -> None:
     assert (tmp_path / "one/s.b2nd").read_bytes() == (tmp_path / "two/s.b2nd").read_bytes()
 
 
+def test_the_fingerprint_is_of_ids_order_and_pixels(tmp_path: Path) -> None:
+    _series(tmp_path)
+    store = _store(tmp_path)
+    known = store.fingerprint(["ID_0", "ID_1"])
+    assert store.fingerprint(["ID_0", "ID_1"]) == known
+    assert store.fingerprint(["ID_1", "ID_0"]) != known
+    assert store.fingerprint(["ID_0"]) != known
+    store.index.loc[1, "pixel_hash"] = "other"
+    assert store.fingerprint(["ID_0", "ID_1"]) != known
+
+
 def test_files_of_another_input_or_damaged_are_not_taken(tmp_path: Path) -> None:
     assert read_series_rows(tmp_path / "s.b2nd", "a") is None
     _series(tmp_path)
@@ -80,7 +91,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         ImageStore(tmp_path)
     _series(tmp_path)
     store = _store(tmp_path)
-    with pytest.raises(UserError, match="ID_77 is not in the image store"):
+    with pytest.raises(UserError, match=r"1 slices are not in the image store .*: ID_77; run bin/preprocess.sh"):
         store.hounsfield("ID_77")
     (tmp_path / "s.b2nd").unlink()
     with pytest.raises(UserError, match=r"s.b2nd cannot be read"):
