@@ -34,6 +34,7 @@ def launch(processes: int, module: str, arguments: list[str]) -> int:
 def main() -> None:
     """Read arguments, launch."""
     parser = argparse.ArgumentParser(
+        prog="python -m src.classify.launch",
         description=__doc__,
         epilog="example: python -m src.classify.launch 2 src.classify.train conf/efficientnet-b2.yaml --fold 0",
     )

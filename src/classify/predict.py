@@ -78,6 +78,7 @@ def _origin(config: Config, fold: int, split: str, epoch: int, checkpoint: Path,
 def main() -> None:
     """Read arguments, predict."""
     parser = argparse.ArgumentParser(
+        prog="python -m src.classify.predict",
         description=__doc__,
         epilog="example: python -m src.classify.predict conf/se_resnext50_32x4d.yaml --fold 0 --split valid test",
     )

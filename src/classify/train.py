@@ -203,6 +203,7 @@ def _save_progress(
 def main() -> None:
     """Read arguments, train, report."""
     parser = argparse.ArgumentParser(
+        prog="python -m src.classify.train",
         description=__doc__,
         epilog="example: python -m src.classify.train conf/se_resnext50_32x4d.yaml --fold 0 --set optimizer.lr=1e-4",
     )

@@ -119,6 +119,7 @@ def _manifest(
 def main() -> None:
     """Read arguments, bag, write, report."""
     parser = argparse.ArgumentParser(
+        prog="python -m src.ensemble.make_submission",
         description=__doc__,
         epilog="example: python -m src.ensemble.make_submission --predictions model/*/fold*/test_epoch[23].parquet "
         "--sample input/stage_2_sample_submission.csv --output submission/submission.csv",

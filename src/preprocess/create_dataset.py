@@ -126,6 +126,7 @@ def _counts(rejected: pd.DataFrame) -> str:
 def main() -> None:
     """Read arguments, fill the store, report."""
     parser = argparse.ArgumentParser(
+        prog="python -m src.preprocess.create_dataset",
         description=__doc__,
         epilog="example: python -m src.preprocess.create_dataset --table cache/train.parquet --output cache/train",
     )

@@ -155,6 +155,7 @@ _NO_TAGS: dict[str, object] = {
 def main() -> None:
     """Read arguments, make the table, report."""
     parser = argparse.ArgumentParser(
+        prog="python -m src.preprocess.dicom_to_dataframe",
         description=__doc__,
         epilog="example: python -m src.preprocess.dicom_to_dataframe --csv input/stage_2_train.csv "
         "--images input/stage_2_train --output cache/train.parquet",

@@ -83,6 +83,7 @@ def linked_patients(table: pd.DataFrame) -> np.ndarray:
 def main() -> None:
     """Read arguments, make the folds, report."""
     parser = argparse.ArgumentParser(
+        prog="python -m src.preprocess.make_folds",
         description=__doc__,
         epilog="example: python -m src.preprocess.make_folds --table cache/train.parquet --store cache/train "
         "--output cache/folds.parquet",

@@ -51,6 +51,7 @@ def _tile(hu: np.ndarray, view: str, size: int) -> np.ndarray:
 def main() -> None:
     """Read arguments, draw, write."""
     parser = argparse.ArgumentParser(
+        prog="python -m src.report.montage",
         description=__doc__,
         epilog="example: python -m src.report.montage input/stage_2_test/*.dcm --views brain --output slices.png",
     )
