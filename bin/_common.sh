@@ -1,6 +1,6 @@
 # What every script shares: settings, help, running a command. Sourced, with $0 the script.
 
-repository=$(cd "$(dirname "$0")/.." && pwd)
+repository=$(CDPATH= cd -- "$(dirname "$0")/.." && pwd)
 
 fail() { # one line on stderr, exit status 2: a user's mistake
     echo "error: $*" >&2
@@ -15,6 +15,11 @@ case ${1-} in
     ;;
 esac
 
+case ${0##*/} in
+setup.sh | test.sh) ;; # these take arguments
+*) [ $# -eq 0 ] || fail "$1: ${0##*/} takes no arguments, but variables; see sh bin/${0##*/} -h" ;;
+esac
+
 # Variables, the same in every script; README.md explains them.
 : "${ICH_ROOT:=$repository}"
 : "${CONFS:=conf/se_resnext50_32x4d.yaml conf/efficientnet-b2.yaml}"
@@ -23,7 +28,14 @@ esac
 : "${NPROC:=1}"
 : "${JOBS:=}"
 : "${ENGINE:=loky}"
+case $NPROC in *[!0-9]* | 0) fail "NPROC=$NPROC: expected a number of processes, 1 or more" ;; esac
+for list in CONFS FOLDS EPOCHS; do
+    eval "value=\$$list"
+    [ -n "$(echo $value)" ] || fail "$list is blank; expected names with blanks between them"
+done
 case $ICH_ROOT in /*) ;; *) ICH_ROOT=$PWD/$ICH_ROOT ;; esac
+[ -d "$ICH_ROOT" ] || [ ! -e "$ICH_ROOT" ] || fail "ICH_ROOT=$ICH_ROOT is no folder"
+case ${PYTHON:-} in /* | "") ;; */*) PYTHON=$PWD/$PYTHON ;; esac
 cd "$repository" # so that python finds src, and CONFS may be relative to it
 
 if [ -z "${PYTHON:-}" ]; then

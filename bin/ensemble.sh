@@ -20,7 +20,8 @@ for split in test valid; do
     for conf in $CONFS; do
         for fold in $FOLDS; do
             for epoch in $EPOCHS; do
-                file=$ICH_ROOT/model/$(basename "$conf" .yaml)/fold$fold/${split}_epoch$epoch.parquet
+                name=${conf##*/}
+                file=$ICH_ROOT/model/${name%.*}/fold$fold/${split}_epoch$epoch.parquet
                 wanted=$((wanted + 1))
                 [ -f "$file" ] || continue
                 found=$((found + 1))

@@ -10,7 +10,8 @@
 set -eu
 . "$(dirname "$0")/_common.sh"
 need_python
-mkdir -p "$ICH_ROOT/input" "$ICH_ROOT/cache" "$ICH_ROOT/model" "$ICH_ROOT/submission"
+mkdir -p "$ICH_ROOT/input" "$ICH_ROOT/cache" "$ICH_ROOT/model" "$ICH_ROOT/submission" 2>/dev/null ||
+    fail "ICH_ROOT=$ICH_ROOT: folders cannot be made there"
 cache=$ICH_ROOT/cache
 
 for split in train test; do

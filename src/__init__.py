@@ -14,5 +14,6 @@ A map of the package. Imports point downwards only: a line may import from the l
     config       conf/*.yaml, checked
     progress     progress bars, or plain lines where there is no terminal
     labels       the six labels, their weights, the ids of a submission's rows
+    arguments    command lines
     errors       a user's mistake, and how a command ends
 """

@@ -87,6 +87,8 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
         if not equals or not key:
             raise UserError(f"--set {override}: expected key=value, for example optimizer.lr=1e-4")
         _assign(values, key.split("."), _parse_yaml(text, f"--set {override}"), override)
+    if "name" in values:
+        raise UserError(f"{path}: unknown key name; a classifier's name is its file's")
     values["name"] = Path(path).stem
     try:
         return Config.model_validate(values)
@@ -100,9 +102,12 @@ def dump_config(config: Config) -> str:
 
 
 def changed_keys(config: Config, dumped: str) -> list[str]:
-    """Which keys, with dots, differ between a conf and one that `dump_config` wrote before."""
-    before, now = _flatten(yaml.safe_load(dumped) or {}), _flatten(config.model_dump(mode="json"))
-    return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    """Which keys, with dots, differ between a conf and one that `dump_config` wrote before.
+
+    Keys that only one of them has say nothing: they came or went with a version of this project.
+    """
+    before, now = _flatten(_parse_yaml(dumped, "the saved conf")), _flatten(config.model_dump(mode="json"))
+    return sorted(key for key in before.keys() & now.keys() if before[key] != now[key])
 
 
 def _read_with_base(path: Path, seen: list[Path]) -> dict[str, Any]:
@@ -110,7 +115,10 @@ def _read_with_base(path: Path, seen: list[Path]) -> dict[str, Any]:
         raise UserError(f"{path} is missing; expected a conf like conf/se_resnext50_32x4d.yaml")
     if path.resolve() in seen:
         raise UserError(f"{path}: its base leads back to itself")
-    values = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    try:
+        values = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
     base = values.pop("base", None)

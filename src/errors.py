@@ -27,15 +27,36 @@ def first_few(items: Iterable[object], limit: int = 3) -> str:
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
+def _stop_on_sigterm() -> None:
+    """End by an exception, so that temporary files and worker processes are cleared away on the way out."""
+    owner = os.getpid()
+
+    def stop(number: int, frame: object) -> None:
+        if os.getpid() != owner:  # a forked worker: its owner ends it
+            os._exit(128 + number)
+        raise Stopped("the same command goes on from what is finished")
+
+    signal.signal(signal.SIGTERM, stop)
+
+
 def run_command(main: Callable[[], None]) -> NoReturn:
     """Run a module's `main` and exit with the status that its end stands for."""
+    _stop_on_sigterm()
     try:
         main()
     except UserError as error:
         if os.environ.get("RANK", "0") != "0":
             # of several processes all meet most mistakes: the first says so, and ends the others before they repeat it
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(3)
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        # what a data loader's worker met comes with the worker's traceback around it
+        text = str(error).rsplit("UserError: ", 1)[-1]
+        print(f"error: {' '.join(text.split())}", file=sys.stderr)
+        sys.exit(USER_MISTAKE)
+    except OSError as error:
+        # a full disk, a missing permission, a folder where a file should be: what the machine says, without a traceback
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
         sys.exit(USER_MISTAKE)
     except Stopped as stopped:
         print(f"stopped: {stopped}", file=sys.stderr)

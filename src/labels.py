@@ -26,7 +26,7 @@ def split_row_ids(row_ids: pd.Series) -> tuple[pd.Series, pd.Series]:
     malformed = ~(parts[0] + "_" + parts[1] == row_ids).fillna(False).to_numpy(dtype=bool)
     if malformed.any():
         rows = np.flatnonzero(malformed)
-        found = first_few(f"{row_ids.iloc[i]!r} in row {i + 2}" for i in rows[:4])
+        found = first_few(f"{row_ids.iloc[i]!r} in row {i + 2}" for i in rows)
         raise UserError(
             f"{malformed.sum()} malformed ids: {found}; "
             f"expected ID_<hexadecimal>_<label> with a label of {', '.join(LABELS)}"

@@ -54,6 +54,7 @@ def test_overrides(conf: Path) -> None:
         ("batch_size", "expected key=value"),
         ("batch_size.x=1", "batch_size holds a value"),
         ("seed={", "not valid YAML"),
+        ("name=other", "unknown key name; a classifier's name is its file's"),
     ],
 )
 def test_mistakes_are_named(conf: Path, override: str, expected: str) -> None:
@@ -79,6 +80,7 @@ def test_missing_files_and_keys(tmp_path: Path) -> None:
 def test_changed_keys(conf: Path) -> None:
     before = dump_config(load_config(conf))
     assert changed_keys(load_config(conf), before) == []
+    assert changed_keys(load_config(conf), before.replace("seed: 0", "gone: 1")) == []  # of another version
     assert changed_keys(load_config(conf, ["optimizer.lr=1", "seed=7"]), before) == ["optimizer.lr", "seed"]
 
 

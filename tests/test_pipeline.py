@@ -13,6 +13,7 @@ import pytest
 
 from src.classify.checkpoint import file_sha256
 from src.ensemble.fill import FROM_NEIGHBOURS
+from src.evaluate.score import weighted_log_loss
 from src.files.images import ImageStore
 from src.files.predictions import read_predictions
 from src.labels import LABELS, row_ids
@@ -132,13 +133,19 @@ def test_two_processes_train_and_predict_as_one(repository: Path, run: tuple[Pat
         (other / folder).symlink_to(root / folder)
     conf = other / "small.yaml"
     conf.write_text(
-        f"base: {repository}/conf/demo/base.yaml\nnetwork: {{architecture: timm/resnet10t}}\n"
+        # batch norm's running statistics, each process's own, must be one in what is validated and saved
+        f"base: {repository}/conf/demo/base.yaml\n"
+        "network: {architecture: timm/resnet10t, reestimate_batch_norm: false}\n"
         "image_size: 32\nepochs: 1\n"
     )
     shared = {"CONFS": str(conf), "FOLDS": "0", "EPOCHS": "1"}
     _script(repository, "train", other, NPROC="2", **shared)
     folder = other / "model/small/fold0"
     _script(repository, "predict", other, NPROC="2", **shared)
+    targets = pd.read_parquet(root / "cache/train.parquet").set_index("ID")[list(LABELS)]
+    valid = pd.read_parquet(folder / "valid_epoch1.parquet").set_index("ID")
+    score = weighted_log_loss(targets.loc[valid.index].to_numpy(), valid.to_numpy())
+    assert pd.read_csv(folder / "metrics.csv")["valid"].iloc[0] == pytest.approx(score, abs=1e-6)
     two = {split: pd.read_parquet(folder / f"{split}_epoch1.parquet") for split in ("valid", "test")}
     for split in two:
         (folder / f"{split}_epoch1.parquet").unlink()

@@ -53,7 +53,7 @@ def test_modules_have_help_with_an_example(repository: Path, module: str) -> Non
 
 def _mistake(result: subprocess.CompletedProcess[str], *expected: str) -> None:
     assert result.returncode == 2, result.stderr
-    last = result.stderr.strip().splitlines()[-1]
+    (last,) = result.stderr.strip().splitlines()
     assert last.startswith("error: ")
     assert "Traceback" not in result.stderr
     for words in expected:
@@ -80,6 +80,28 @@ def test_an_unknown_key_and_a_missing_conf(repository: Path, tmp_path: Path) -> 
         _run(repository, "train", CONFS=conf, ICH_ROOT=tmp_path), "unknown key batchsize; did you mean batch_size?"
     )
     _mistake(_run(repository, "train", CONFS="conf/none.yaml", ICH_ROOT=tmp_path), "conf/none.yaml is missing")
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "expected"),
+    [
+        ("train", {"NPROC": "x"}, "NPROC=x: expected a number of processes"),
+        ("train", {"FOLDS": "a"}, "argument --fold: invalid int value: 'a'"),
+        ("predict", {"CONFS": " "}, "CONFS is blank"),
+        ("train", {"ICH_ROOT": "/etc/passwd"}, "is no folder"),
+        ("preprocess", {"JOBS": "0"}, "argument --jobs: 0: expected 1 or more"),
+        ("preprocess", {"ENGINE": "slurm"}, "argument --engine: invalid choice: 'slurm'"),
+    ],
+)
+def test_bad_settings(
+    repository: Path, competition: Path, tmp_path: Path, script: str, settings: dict[str, str], expected: str
+) -> None:
+    (tmp_path / "input").symlink_to(competition / "input")
+    _mistake(_run(repository, script, **{"ICH_ROOT": tmp_path, **settings}), expected)
+
+
+def test_arguments_that_would_be_ignored(repository: Path) -> None:
+    _mistake(_run(repository, "predict", "--epochs", "3"), "--epochs: predict.sh takes no arguments, but variables")
 
 
 def test_steps_out_of_order(repository: Path, tmp_path: Path, competition: Path) -> None:
@@ -118,10 +140,13 @@ def test_a_signal_reaches_what_a_script_runs(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as in a terminal, not as in a background job
     )
     log = tmp_path / "log"
-    for _ in range(200):
-        if log.is_file() and log.read_text():
-            break
-        time.sleep(0.05)
-    process.send_signal(number)
-    assert process.wait(timeout=20) == status
+    try:
+        for _ in range(200):
+            if log.is_file() and log.read_text():
+                break
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(timeout=20) == status
+    finally:
+        process.kill()
     assert log.read_text() == "started\ntold\n"

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from src.classify.network import Network
 from src.errors import UserError, first_few
 from src.files.atomic import replacing
 
+STATE_KEYS = ("network", "optimizer", "scheduler", "scaler", "metrics", "trained_on")
+
 
 @dataclass(frozen=True)
 class About:
@@ -25,6 +26,7 @@ class About:
     image_size: int
     fold: int
     epoch: int
+    trained_on: str  # Slices.fingerprint of the training slices
 
 
 def save_checkpoint(path: Path, network: Network, about: About) -> None:
@@ -76,6 +78,9 @@ def load_state(path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote, as data, never code. Raises UserError where it cannot be read."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        lacking = [key for key in STATE_KEYS if key not in state]
+    except Exception as error:  # whatever damaged bytes lead torch to
         raise UserError(f"{path} cannot be read ({error}); delete its folder to train this fold again") from error
+    if lacking:
+        raise UserError(f"{path} lacks {first_few(lacking)}; delete its folder to train this fold again")
     return state

@@ -9,7 +9,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser, run
 
-from src.errors import STOPPED_RESUMABLE
+from src.arguments import Parser, positive
+from src.errors import STOPPED_RESUMABLE, run_command
 
 
 def launch(processes: int, module: str, arguments: list[str]) -> int:
@@ -33,12 +34,12 @@ def launch(processes: int, module: str, arguments: list[str]) -> int:
 
 def main() -> None:
     """Read arguments, launch."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m src.classify.launch",
         description=__doc__,
         epilog="example: python -m src.classify.launch 2 src.classify.train conf/efficientnet-b2.yaml --fold 0",
     )
-    parser.add_argument("processes", type=int, help="how many, usually one a GPU")
+    parser.add_argument("processes", type=positive, help="how many, usually one a GPU")
     parser.add_argument("module", help="the module to run")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
     args = parser.parse_args()
@@ -46,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -24,7 +24,7 @@ def make_accelerator(precision: str) -> Accelerator:
     """
     has_gpu = torch.cuda.is_available()
     mixed = "no" if precision == "none" or (precision == "fp16" and not has_gpu) else precision
-    # a conf's batch is the whole of a step, shared by the processes: their number does not change what is trained
+    # a conf's batch is the whole of a step, shared by the processes: learning rate and steps keep their meaning
     loading = DataLoaderConfiguration(split_batches=True)
     accelerator = Accelerator(mixed_precision=mixed, cpu=not has_gpu, dataloader_config=loading)
     if precision == "fp16" and not has_gpu and accelerator.is_main_process:
@@ -73,8 +73,14 @@ def reestimate_batch_norm(accelerator: Accelerator, network: nn.Module, loader: 
     """
     batches = progress(loader, desc=desc, unit="batch", shown=accelerator.is_main_process)
     torch.optim.swa_utils.update_bn((images for _, images in batches), network)
+
+
+def share_buffers(network: nn.Module) -> None:
+    """Give all processes the first one's buffers: batch norm's statistics are each process's own, but one network is
+    validated and saved.
+    """
     for buffer in network.buffers():
-        broadcast(buffer, from_process=0)  # each process saw its share; one network is validated and saved
+        broadcast(buffer, from_process=0)
 
 
 @torch.inference_mode()

@@ -1,6 +1,5 @@
 """Predict with the checkpoints of one classifier and one fold: out-of-fold slices, or the test set."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
+from src.arguments import Parser
 from src.classify.checkpoint import file_sha256, load_checkpoint, read_about
 from src.classify.dataset import PlainSlices
 from src.classify.loop import make_accelerator, predict_slices
@@ -31,7 +31,12 @@ def predict(config: Config, fold: int, split: str, epochs: Sequence[int], layout
     """
     folder = layout.fold(config.name, fold)
     store = ImageStore(layout.store("train" if split == "valid" else "test"))
-    ids = read_split(layout, fold)[1].ids if split == "valid" else store.index["ID"].tolist()
+    if split == "valid":
+        training, validation = read_split(layout, fold)
+        _check_unseen([folder.checkpoint(epoch) for epoch in epochs], training.fingerprint(store))
+        ids = validation.ids
+    else:
+        ids = store.index["ID"].tolist()
     slices = store.fingerprint(ids)
     origins = {epoch: _origin(config, fold, split, epoch, folder.checkpoint(epoch), slices) for epoch in epochs}
     due = [epoch for epoch in epochs if read_origin(folder.predictions(split, epoch)) != origins[epoch]]
@@ -60,6 +65,16 @@ def predict(config: Config, fold: int, split: str, epochs: Sequence[int], layout
             write_predictions(folder.predictions(split, epoch), pd.Series(ids), of_epoch, origins[epoch])
 
 
+def _check_unseen(checkpoints: Sequence[Path], training: str) -> None:
+    """Raise UserError for a network that was trained on other slices than the fold's: it may have seen the rest."""
+    for path in checkpoints:
+        if read_about(path).trained_on != training:
+            raise UserError(
+                f"{path} was trained on other slices, folds or labels than {path.parent.name} has now, so its "
+                f"predictions would not be out of fold; delete {path.parent} and run bin/train.sh again"
+            )
+
+
 def _origin(config: Config, fold: int, split: str, epoch: int, checkpoint: Path, slices: str) -> Origin:
     about = read_about(checkpoint)
     expected = {
@@ -77,7 +92,7 @@ def _origin(config: Config, fold: int, split: str, epoch: int, checkpoint: Path,
 
 def main() -> None:
     """Read arguments, predict."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m src.classify.predict",
         description=__doc__,
         epilog="example: python -m src.classify.predict conf/se_resnext50_32x4d.yaml --fold 0 --split valid test",
@@ -87,7 +102,9 @@ def main() -> None:
     parser.add_argument("--split", nargs="+", choices=SPLITS, required=True, help="what to predict; both go together")
     parser.add_argument("--epochs", type=int, nargs="+", default=[2, 3], help="whose checkpoints (default 2 3)")
     parser.add_argument("--root", type=Path, default=Path(), help="folder of input/ cache/ model/ (default: here)")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override keys of the conf")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override keys of the conf"
+    )
     args = parser.parse_args()
     config = load_config(args.conf, args.set)
     for split in args.split:

@@ -1,11 +1,13 @@
 """Which slices a fold trains on and which it is validated on."""
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from src.errors import UserError, first_few
+from src.files.images import ImageStore
 from src.files.layout import Layout
 from src.files.tables import read_table
 from src.labels import LABELS
@@ -17,6 +19,12 @@ class Slices:
 
     ids: list[str]
     targets: np.ndarray
+
+    def fingerprint(self, store: ImageStore) -> str:
+        """A word that changes when the slices, their order, their pixels or their targets do."""
+        digest = hashlib.blake2b(store.fingerprint(self.ids).encode(), digest_size=16)
+        digest.update(np.ascontiguousarray(self.targets, dtype=np.uint8).data)
+        return digest.hexdigest()
 
 
 def read_split(layout: Layout, fold: int) -> tuple[Slices, Slices]:

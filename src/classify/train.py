@@ -1,6 +1,5 @@
 """Train one classifier on one fold: a checkpoint and a row of metrics per epoch."""
 
-import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +11,11 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
+from src.arguments import Parser
 from src.classify.augment import Augmentation
-from src.classify.checkpoint import About, load_state, save_checkpoint, save_state
+from src.classify.checkpoint import About, load_state, read_about, save_checkpoint, save_state
 from src.classify.dataset import EpochSampler, PlainSlices, TrainingSlices
-from src.classify.loop import make_accelerator, predict_slices, reestimate_batch_norm, train_epoch
+from src.classify.loop import make_accelerator, predict_slices, reestimate_batch_norm, share_buffers, train_epoch
 from src.classify.network import build_network
 from src.classify.split import Slices, read_split
 from src.config import Config, OptimizerConf, changed_keys, dump_config, load_config
@@ -40,15 +40,18 @@ def train(config: Config, fold: int, layout: Layout) -> None:
     """Train a classifier on all folds but `fold`, and validate on `fold` after each epoch.
 
     Goes on after the last finished epoch of an earlier run, and does nothing where that run was complete. Raises
-    UserError for a fold that does not exist, a conf that changed half way, or a training set smaller than a batch.
+    UserError for a fold that does not exist, a conf or slices that changed since it was begun, or fewer slices than a
+    batch.
     """
     folder = layout.fold(config.name, fold)
-    _check_conf(config, folder)
+    training, validation = read_split(layout, fold)
+    store = ImageStore(layout.store("train"))
+    store.require(validation.ids)
+    trained_on = training.fingerprint(store)
+    _check_begun(config, folder, trained_on)
     if is_finished(config, folder):
         print(f"{folder.path}: trained already; delete it to train again")
         return
-    training, validation = read_split(layout, fold)
-    ImageStore(layout.store("train")).require([*training.ids, *validation.ids])
     if len(training.ids) < config.batch_size:
         raise UserError(f"batch_size {config.batch_size} is larger than fold {fold}'s {len(training.ids)} slices")
 
@@ -95,14 +98,15 @@ def train(config: Config, fold: int, layout: Layout) -> None:
         scheduler.step()
         if config.network.reestimate_batch_norm:
             reestimate_batch_norm(accelerator, plain_network, statistics_loader, f"{desc}, batch norm")
+        share_buffers(plain_network)
         probabilities = predict_slices(
             accelerator, [plain_network], validation_loader, len(validation.ids), f"{desc}, validation"
         )[0]
         rows.append(_metrics(epoch, lr, loss, validation.targets, probabilities, len(training.ids) / seconds))
         if accelerator.is_main_process:
-            about = About(config.name, config.network.architecture, config.image_size, fold, epoch)
+            about = About(config.name, config.network.architecture, config.image_size, fold, epoch, trained_on)
             save_checkpoint(folder.checkpoint(epoch), plain_network, about)
-            _save_progress(folder, accelerator, plain_network, optimizer, scheduler, rows)
+            _save_progress(folder, accelerator, plain_network, optimizer, scheduler, rows, trained_on)
             print(
                 f"{desc}: training loss {loss:.4f}, validation weighted log loss {rows[-1]['valid']:.4f}, "
                 f"{rows[-1]['images_per_second']:.0f} images/s",
@@ -124,16 +128,25 @@ def make_optimizer(conf: OptimizerConf, network: torch.nn.Module) -> torch.optim
     return OPTIMIZERS[conf.name](network.parameters(), lr=conf.lr, weight_decay=conf.weight_decay)
 
 
-def _check_conf(config: Config, folder: FoldFolder) -> None:
-    if not folder.conf.is_file():
+def _check_begun(config: Config, folder: FoldFolder, trained_on: str) -> None:
+    """Raise UserError where the folder holds the beginning of another training. A failed start is no beginning."""
+    checkpoints = [path for epoch in range(1, config.epochs + 1) if (path := folder.checkpoint(epoch)).is_file()]
+    if not checkpoints and not folder.state.is_file():
         return
-    changed = [
-        key for key in changed_keys(config, folder.conf.read_text(encoding="utf-8")) if key not in _HARMLESS_KEYS
-    ]
-    if changed:
+    remedy = f"delete {folder.path} to train anew"
+    if folder.conf.is_file():
+        changed = set(changed_keys(config, folder.conf.read_text(encoding="utf-8"))) - _HARMLESS_KEYS
+        if changed:
+            raise UserError(
+                f"{folder.path} was begun with another {', '.join(sorted(changed))} ({folder.conf} says which); "
+                f"change it back, or {remedy}"
+            )
+    begun_on = {read_about(path).trained_on for path in checkpoints}
+    if folder.state.is_file():
+        begun_on.add(load_state(folder.state)["trained_on"])
+    if begun_on != {trained_on}:
         raise UserError(
-            f"{folder.path} was begun with another {', '.join(changed)} ({folder.conf} says which); "
-            "change it back, or delete the folder to train anew"
+            f"{folder.path} was trained on other slices, folds or labels than {folder.path.name} has now; {remedy}"
         )
 
 
@@ -159,6 +172,8 @@ def _loading(config: Config) -> dict[str, Any]:
         "batch_size": config.batch_size,
         "num_workers": config.workers,
         "persistent_workers": config.workers > 0,
+        # workers' seeds come from here, not from the generator that dropout draws from
+        "generator": torch.Generator().manual_seed(config.seed),
         "pin_memory": torch.cuda.is_available(),
     }
 
@@ -185,6 +200,7 @@ def _save_progress(
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     rows: list[dict[str, Any]],
+    trained_on: str,
 ) -> None:
     with replacing(folder.metrics) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
@@ -196,13 +212,14 @@ def _save_progress(
             "scheduler": scheduler.state_dict(),
             "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else {},
             "metrics": rows,
+            "trained_on": trained_on,
         },
     )
 
 
 def main() -> None:
     """Read arguments, train, report."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m src.classify.train",
         description=__doc__,
         epilog="example: python -m src.classify.train conf/se_resnext50_32x4d.yaml --fold 0 --set optimizer.lr=1e-4",
@@ -210,7 +227,9 @@ def main() -> None:
     parser.add_argument("conf", type=Path, help="a file of conf/")
     parser.add_argument("--fold", type=int, required=True, help="the fold that is left out, from 0")
     parser.add_argument("--root", type=Path, default=Path(), help="folder of input/ cache/ model/ (default: here)")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override keys of the conf")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override keys of the conf"
+    )
     args = parser.parse_args()
     config = load_config(args.conf, args.set)
     try:

@@ -1,8 +1,8 @@
 """Simple bagging: the mean of probabilities, aligned by ID."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -37,9 +37,20 @@ def bag(members: Sequence[Member]) -> Member:
     return Member("bag", first.ids, total / len(members))
 
 
-def file_members(predictions: Sequence[Predictions]) -> list[Member]:
-    """Each prediction file as a member by itself: what a bag of test predictions is made of."""
-    return [Member(str(each.path), pd.Index(each.ids), each.probabilities) for each in predictions]
+def test_members(predictions: Sequence[Predictions]) -> list[Member]:
+    """A classifier at one epoch as a member: the mean over its folds, so that all members weigh the same in a bag.
+
+    A file that does not say where it comes from is a member by itself. Raises UserError where files of a member
+    predict different slices, or a file is given twice.
+    """
+    twice = [path for path, count in Counter(each.path.resolve() for each in predictions).items() if count > 1]
+    if twice:
+        raise UserError(f"given more than once: {first_few(twice)}")
+    parts: dict[str, list[Member]] = defaultdict(list)
+    for each in predictions:
+        name = str(each.path) if each.origin is None else f"{each.origin.conf} epoch {each.origin.epoch}"
+        parts[name].append(Member(str(each.path), pd.Index(each.ids), each.probabilities))
+    return [replace(bag(files), name=name) for name, files in parts.items()]
 
 
 def out_of_fold_members(predictions: Sequence[Predictions]) -> list[Member]:

@@ -1,6 +1,5 @@
 """Bag prediction files into a submission, and score the out-of-fold predictions that belong to them."""
 
-import argparse
 import hashlib
 import json
 from collections import Counter, defaultdict
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.ensemble.bag import Member, bag, file_members, out_of_fold_members
+from src.arguments import Parser
+from src.ensemble.bag import Member, bag, out_of_fold_members, test_members
 from src.ensemble.fill import fill_rejected
 from src.errors import UserError, first_few, run_command
 from src.evaluate.score import CLIP, constant_prior, log_loss_by_label, weighted_log_loss
@@ -43,11 +43,12 @@ def make_submission(sample: pd.DataFrame, bagged: Member) -> pd.DataFrame:
     return pd.DataFrame({"ID": sample["ID"], "Label": probabilities})
 
 
-def score_out_of_fold(predictions: Sequence[Predictions], table: pd.DataFrame) -> pd.DataFrame:
+def score_out_of_fold(predictions: Sequence[Predictions], table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """The weighted log loss of each classifier at each epoch, of each classifier, of the bag and of the constant prior.
 
     All are scored on the same slices: those that every classifier and epoch predicts. table: `ID` and the six labels of
-    the training slices. Returns a row each, indexed by name, with the columns `weighted` and LABELS.
+    the training slices. Returns a row each, indexed by name, with the columns `weighted` and LABELS; and the number of
+    slices.
     """
     members = _on_common_slices(out_of_fold_members(predictions))
     classifiers: dict[str, list[Member]] = defaultdict(list)
@@ -61,7 +62,7 @@ def score_out_of_fold(predictions: Sequence[Predictions], table: pd.DataFrame) -
         raise UserError(f"{len(unknown)} out-of-fold slices are not in the training table: {first_few(unknown)}")
     prior = Member("constant prior", bagged.ids, constant_prior(labels.loc[bagged.ids].to_numpy()))
     rows = {each.name: _scores(labels, each) for each in (*members, *of_classifiers, bagged, prior)}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["weighted", *LABELS])
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["weighted", *LABELS]), len(bagged.ids)
 
 
 def fill_from_store(
@@ -118,7 +119,7 @@ def _manifest(
 
 def main() -> None:
     """Read arguments, bag, write, report."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m src.ensemble.make_submission",
         description=__doc__,
         epilog="example: python -m src.ensemble.make_submission --predictions model/*/fold*/test_epoch[23].parquet "
@@ -139,14 +140,14 @@ def main() -> None:
 
     sample = read_csv(args.sample, ("ID",), dtype={"ID": "str"})
     predictions = [read_predictions(path) for path in args.predictions]
-    bagged, filled, scores = bag(file_members(predictions)), Counter[str](), None
+    bagged, filled, scores = bag(test_members(predictions)), Counter[str](), None
     if args.train_table is not None:
         train = read_table(args.train_table, ("ID", *LABELS), made_by="bin/preprocess.sh")
         if all(filling):
             bagged, filled = fill_from_store(bagged, sample, args.table, args.store, train)
         if args.out_of_fold:
-            scores = score_out_of_fold([read_predictions(path) for path in args.out_of_fold], train)
-            print("out-of-fold log loss")
+            scores, scored = score_out_of_fold([read_predictions(path) for path in args.out_of_fold], train)
+            print(f"out-of-fold log loss over {scored} of {len(train)} training slices")
             print(scores.to_string(float_format="{:.4f}".format))
     submission = make_submission(sample, bagged)
     with replacing(args.output) as temporary:

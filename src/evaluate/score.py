@@ -22,6 +22,8 @@ def log_loss_by_label(targets: np.ndarray, probabilities: np.ndarray) -> np.ndar
         raise ValueError(f"targets {targets.shape} and probabilities {probabilities.shape}; expected two (N, 6), N > 0")
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise ValueError("probabilities must be finite and in [0, 1]")
+    if not np.isin(targets, (0, 1)).all():
+        raise ValueError("targets must be 0 or 1")
     clipped = np.clip(probabilities, CLIP, 1 - CLIP)
     losses: np.ndarray = -np.mean(np.where(targets == 1, np.log(clipped), np.log1p(-clipped)), axis=0)
     return losses

@@ -130,8 +130,10 @@ class ImageStore:
         name, position = self._places[slice_id]
         try:
             pixels: np.ndarray = _open(self.folder / name)[position]
-        except (OSError, RuntimeError) as error:
-            raise UserError(f"{self.folder / name} cannot be read ({error}); run bin/preprocess.sh again") from error
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"{self.folder / name} is damaged ({error}); delete it and run bin/preprocess.sh again"
+            ) from error
         return pixels
 
 

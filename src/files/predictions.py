@@ -52,9 +52,9 @@ def read_origin(path: Path) -> Origin | None:
     try:
         metadata = pq.read_schema(path).metadata or {}
         said = {key: metadata[key.encode()].decode() for key in Origin.__dataclass_fields__}
-    except (OSError, pa.ArrowInvalid, KeyError):
+        return Origin(**{**said, "fold": int(said["fold"]), "epoch": int(said["epoch"])})
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError):
         return None
-    return Origin(**{**said, "fold": int(said["fold"]), "epoch": int(said["epoch"])})
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -75,6 +75,6 @@ def read_predictions(path: Path) -> Predictions:
     bad = ~np.isfinite(probabilities) | (probabilities < 0) | (probabilities > 1)
     if bad.any():
         rows, columns = np.nonzero(bad)
-        named = (f"{ids[r]} {LABELS[c]} {probabilities[r, c]}" for r, c in zip(rows[:4], columns[:4], strict=True))
+        named = (f"{ids[r]} {LABELS[c]} {probabilities[r, c]}" for r, c in zip(rows, columns, strict=True))
         raise UserError(f"{path}: {bad.sum()} probabilities are not in [0, 1]: {first_few(named)}")
     return Predictions(path, ids, probabilities, read_origin(path))

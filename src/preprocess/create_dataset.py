@@ -4,7 +4,6 @@ The task is a series, and its file is written whole or not at all: a run that wa
 are missing.
 """
 
-import argparse
 import hashlib
 from collections import Counter
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from src.arguments import Parser
 from src.ct.brain import brain_share
 from src.ct.hounsfield import to_stored_range
 from src.errors import UserError, run_command
@@ -64,13 +64,15 @@ def create_dataset(
 def store_series(path: Path, series: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read a series' slices in z order and write its file: (rows of the index, rows of the rejected).
 
-    Where the file is there already, made from the same slices, only what it lacks is looked at again.
+    Where the file is there already, made from the same slices, only what it lacks is looked at again; where some of
+    that can be read now (a decoder was installed, a disk mended), the file is written anew.
     """
     source = _fingerprint(series)
     kept = read_series_rows(path, source)
     if kept is not None:
-        lacking = series[~series["ID"].isin(kept["ID"])]
-        return kept, _read_slices(lacking)[2]
+        _, found, still_rejected = _read_slices(series[~series["ID"].isin(kept["ID"])])
+        if not found:
+            return kept, still_rejected
     pixels, slices, rejected = _read_slices(series)
     if not slices:
         return pd.DataFrame(columns=list(INDEX_COLUMNS)), rejected
@@ -125,7 +127,7 @@ def _counts(rejected: pd.DataFrame) -> str:
 
 def main() -> None:
     """Read arguments, fill the store, report."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m src.preprocess.create_dataset",
         description=__doc__,
         epilog="example: python -m src.preprocess.create_dataset --table cache/train.parquet --output cache/train",

@@ -1,6 +1,5 @@
 """The label CSV and the DICOM headers, never the pixels, as one table: a row per slice."""
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from src.arguments import Parser
 from src.ct.geometry import positions_along_normal
 from src.errors import UserError, first_few, run_command
 from src.files.dicom import Header, UnreadableDicom, read_header
@@ -30,12 +30,12 @@ def pivot_labels(csv: Path, *, test: bool) -> tuple[pd.DataFrame, int]:
     Raises UserError for malformed ids, labels that are not 0 or 1, rows that repeat with another label, and slices
     that lack a label.
     """
-    rows = read_csv(csv, ("ID", "Label"), dtype={"ID": "str"})
+    rows = read_csv(csv, ("ID", "Label"), dtype={"ID": "str", "Label": "str"})
     slice_ids, codes = _in_file(csv, rows["ID"])
-    labels = np.zeros(len(rows)) if test else rows["Label"].to_numpy()
+    labels = np.zeros(len(rows)) if test else pd.to_numeric(rows["Label"], errors="coerce").to_numpy(dtype=float)
     if not np.isin(labels, (0, 1)).all():
         at = np.flatnonzero(~np.isin(labels, (0, 1)))
-        named = first_few(f"{rows['ID'].iloc[i]} has {labels[i]}" for i in at[:4])
+        named = first_few(f"{rows['ID'].iloc[i]} has {rows['Label'].iloc[i]}" for i in at)
         raise UserError(f"{csv}: {len(at)} labels are not 0 or 1: {named}")
 
     slice_codes, ids = pd.factorize(slice_ids)
@@ -45,11 +45,11 @@ def pivot_labels(csv: Path, *, test: bool) -> tuple[pd.DataFrame, int]:
     conflicting = (positive != 0) & (positive != count)
     if conflicting.any():
         cell = np.flatnonzero(conflicting)
-        named = first_few(f"{ids[c // len(LABELS)]}_{LABELS[c % len(LABELS)]}" for c in cell[:4])
+        named = first_few(f"{ids[c // len(LABELS)]}_{LABELS[c % len(LABELS)]}" for c in cell)
         raise UserError(f"{csv}: {len(cell)} rows come more than once with conflicting labels: {named}")
     if (count == 0).any():
         cell = np.flatnonzero(count == 0)
-        named = first_few(f"{ids[c // len(LABELS)]}_{LABELS[c % len(LABELS)]}" for c in cell[:4])
+        named = first_few(f"{ids[c // len(LABELS)]}_{LABELS[c % len(LABELS)]}" for c in cell)
         raise UserError(f"{csv}: {len(cell)} rows are missing, each slice needs {len(LABELS)}: {named}")
     table = pd.DataFrame({"ID": ids})
     if not test:
@@ -154,7 +154,7 @@ _NO_TAGS: dict[str, object] = {
 
 def main() -> None:
     """Read arguments, make the table, report."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m src.preprocess.dicom_to_dataframe",
         description=__doc__,
         epilog="example: python -m src.preprocess.dicom_to_dataframe --csv input/stage_2_train.csv "

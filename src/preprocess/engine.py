@@ -7,6 +7,7 @@ from typing import Any
 
 from joblib import Parallel, delayed
 
+from src.arguments import positive
 from src.progress import progress
 
 ENGINES = ("serial", "loky")
@@ -15,7 +16,7 @@ ENGINES = ("serial", "loky")
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--engine` and `--jobs`."""
     parser.add_argument("--engine", choices=ENGINES, default="loky", help="serial, or loky: processes (default loky)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="workers (default: all cores)")
+    parser.add_argument("--jobs", type=positive, default=os.cpu_count(), help="workers (default: all cores)")
 
 
 def run_tasks(

@@ -1,6 +1,5 @@
 """Folds for cross-validation: patients never split, every label balanced, the rarest first."""
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +7,9 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from src.errors import UserError, run_command
-from src.files.tables import read_table, write_table
+from src.arguments import Parser, natural
+from src.errors import UserError, first_few, run_command
+from src.files.tables import read_csv, read_table, write_table
 from src.labels import LABELS
 
 # A slice with less brain than this is mostly air: equal pixels there do not mean the same head.
@@ -82,7 +82,7 @@ def linked_patients(table: pd.DataFrame) -> np.ndarray:
 
 def main() -> None:
     """Read arguments, make the folds, report."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m src.preprocess.make_folds",
         description=__doc__,
         epilog="example: python -m src.preprocess.make_folds --table cache/train.parquet --store cache/train "
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True, help="the image store of the same slices")
     parser.add_argument("--output", type=Path, required=True, help="the folds to write, parquet")
     parser.add_argument("--folds", type=int, default=5, help="number of folds (default 5)")
-    parser.add_argument("--seed", type=int, default=0, help="decides ties (default 0)")
+    parser.add_argument("--seed", type=natural, default=0, help="decides ties (default 0)")
     args = parser.parse_args()
     if args.folds < 2:
         raise UserError(f"--folds {args.folds}: expected at least 2")
@@ -100,6 +100,13 @@ def main() -> None:
     index = read_table(
         args.store / "index.parquet", ("ID", "pixel_hash", "brain_share"), made_by="src.preprocess.create_dataset"
     )
+    rejected = read_csv(args.store / "rejected.csv", ("ID",), dtype={"ID": "str"})
+    differing = pd.Index(table["ID"]).symmetric_difference(pd.Index([*index["ID"], *rejected["ID"]]))
+    if len(differing):
+        raise UserError(
+            f"{args.store} is not the store of {args.table}: {len(differing)} slices are in one alone, "
+            f"{first_few(differing)}; run src.preprocess.create_dataset on that table"
+        )
     stored = table.merge(index[["ID", "pixel_hash", "brain_share"]], on="ID", validate="one_to_one")
     folds = make_folds(stored, n_folds=args.folds, seed=args.seed)
     write_table(folds, args.output)

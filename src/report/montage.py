@@ -1,12 +1,12 @@
 """Slices side by side, as a radiologist would look at them: one picture of many DICOM files."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from src.arguments import Parser, positive
 from src.ct.windows import apply_windows
 from src.errors import UserError, first_few, run_command
 from src.files.atomic import replacing
@@ -50,17 +50,19 @@ def _tile(hu: np.ndarray, view: str, size: int) -> np.ndarray:
 
 def main() -> None:
     """Read arguments, draw, write."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m src.report.montage",
         description=__doc__,
         epilog="example: python -m src.report.montage input/stage_2_test/*.dcm --views brain --output slices.png",
     )
     parser.add_argument("files", type=Path, nargs="+", help="DICOM files, drawn in this order")
     parser.add_argument("--views", nargs="+", choices=(*VIEWS, "all"), default=["all"], help="a block of rows for each")
-    parser.add_argument("--size", type=int, default=256, help="pixels of a tile (default 256)")
-    parser.add_argument("--columns", type=int, default=6, help="tiles in a row (default 6)")
+    parser.add_argument("--size", type=positive, default=256, help="pixels of a tile (default 256)")
+    parser.add_argument("--columns", type=positive, default=6, help="tiles in a row (default 6)")
     parser.add_argument("--output", type=Path, required=True, help="the PNG to write")
     args = parser.parse_args()
+    if args.output.suffix.lower() != ".png":
+        raise UserError(f"--output {args.output}: expected a name that ends with .png")
     picture = montage(args.files, args.views, args.size, args.columns)
     with replacing(args.output) as temporary:
         cv2.imwrite(str(temporary), picture)

@@ -4,7 +4,6 @@ What it is for: a demo and tests that run anywhere, on data that may be passed o
 CT; nothing that is measured on it says anything about patients.
 """
 
-import argparse
 import json
 import shutil
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from src.arguments import Parser
 from src.errors import UserError, first_few, run_command
 from src.labels import LABELS, SUBTYPES
 from src.progress import progress
@@ -241,7 +241,7 @@ def report(summary: Summary, output: Path) -> str:
 
 def main() -> None:
     """Parse the command line, generate, report."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m src.sample.make_competition",
         description="Generate head CTs with bleeds in Kaggle's layout, with the oddities of the competition's files.",
         epilog="example: python -m src.sample.make_competition --output cache/demo/input --patients 36 --slices 12 "

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from src.classify.checkpoint import (
+    STATE_KEYS,
     About,
     file_sha256,
     load_checkpoint,
@@ -16,7 +17,7 @@ from src.classify.network import Network, build_network
 from src.config import NetworkConf
 from src.errors import UserError
 
-ABOUT = About(conf="net", architecture="timm/resnet10t", image_size=32, fold=1, epoch=2)
+ABOUT = About(conf="net", architecture="timm/resnet10t", image_size=32, fold=1, epoch=2, trained_on="t")
 
 
 def _network(architecture: str = "timm/resnet10t") -> Network:
@@ -55,10 +56,13 @@ def test_what_is_no_checkpoint_or_of_another_network_is_named(tmp_path: Path) ->
 
 def test_state_is_data(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
-    save_state(path, {"metrics": [{"epoch": 1, "valid": 0.5}], "network": {"w": torch.ones(2)}})
+    save_state(path, {**dict.fromkeys(STATE_KEYS), "metrics": [{"epoch": 1}], "network": {"w": torch.ones(2)}})
     state = load_state(path)
-    assert state["metrics"] == [{"epoch": 1, "valid": 0.5}]
+    assert state["metrics"] == [{"epoch": 1}]
     assert torch.equal(state["network"]["w"], torch.ones(2))
+    save_state(path, {"metrics": []})
+    with pytest.raises(UserError, match="lacks network, optimizer, scheduler and 2 more; delete its folder"):
+        load_state(path)
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(UserError, match=r"state.pt cannot be read .* delete its folder"):
         load_state(path)

@@ -2,13 +2,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from src.classify.checkpoint import About, file_sha256, load_checkpoint, save_checkpoint
+from src.classify.checkpoint import About, file_sha256, load_checkpoint, read_about, save_checkpoint
 from src.classify.dataset import PlainSlices
 from src.classify.network import build_network
 from src.classify.predict import predict
+from src.classify.split import read_split
 from src.config import Config
 from src.errors import UserError
 from src.files.images import ImageStore
@@ -21,9 +23,10 @@ def layout(preprocessed: Layout, config: Config, tmp_path: Path) -> Layout:
     """A root with checkpoints of networks that were never trained."""
     (tmp_path / "cache").symlink_to(preprocessed.root / "cache")
     layout = Layout(tmp_path)
+    trained_on = read_split(layout, 1)[0].fingerprint(ImageStore(layout.store("train")))
     for epoch in (2, 3):
         torch.manual_seed(epoch)
-        about = About(config.name, config.network.architecture, config.image_size, 1, epoch)
+        about = About(config.name, config.network.architecture, config.image_size, 1, epoch, trained_on)
         network = build_network(config.network, config.image_size)
         save_checkpoint(layout.fold(config.name, 1).checkpoint(epoch), network, about)
     return layout
@@ -49,7 +52,9 @@ def test_files_of_the_same_checkpoint_are_left_others_made_anew(layout: Layout, 
     folder = layout.fold(config.name, 1)
     predict(config, 1, "valid", [2, 3], layout)
     before = {epoch: folder.predictions("valid", epoch).stat().st_mtime_ns for epoch in (2, 3)}
-    about = About(config.name, config.network.architecture, config.image_size, 1, 3)
+    about = About(
+        config.name, config.network.architecture, config.image_size, 1, 3, read_about(folder.checkpoint(3)).trained_on
+    )
     save_checkpoint(folder.checkpoint(3), build_network(config.network, config.image_size), about)
     predict(config, 1, "valid", [2, 3], layout)
     assert folder.predictions("valid", 2).stat().st_mtime_ns == before[2]
@@ -73,7 +78,20 @@ def test_other_slices_are_predicted_anew(layout: Layout, config: Config, tmp_pat
 def test_a_network_that_saw_the_fold_is_refused(layout: Layout, config: Config) -> None:
     shutil.copytree(layout.fold(config.name, 1).path, layout.fold(config.name, 0).path)
     with pytest.raises(UserError, match=r"fold0/epoch2.safetensors was trained with fold 1, expected 0"):
+        predict(config, 0, "test", [2], layout)
+    with pytest.raises(UserError, match="its predictions would not be out of fold"):
         predict(config, 0, "valid", [2], layout)
+
+
+def test_other_folds_make_a_network_useless_out_of_fold(layout: Layout, config: Config, tmp_path: Path) -> None:
+    other = Layout(tmp_path / "other")
+    shutil.copytree(layout.root / "cache", other.root / "cache")
+    shutil.copytree(layout.root / "model", other.root / "model")
+    folds = pd.read_parquet(other.folds)
+    folds.assign(fold=(folds["fold"] + 1) % 5).to_parquet(other.folds)
+    with pytest.raises(UserError, match=r"epoch2.safetensors was trained on other slices, .* would not be out of fold"):
+        predict(config, 1, "valid", [2, 3], other)
+    predict(config, 1, "test", [2, 3], other)  # which folds made it does not matter to the test set
 
 
 def test_mistakes_are_named(layout: Layout, config: Config) -> None:

@@ -3,7 +3,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from src.ensemble.bag import bag, file_members, out_of_fold_members
+from src.ensemble.bag import bag, out_of_fold_members
+from src.ensemble.bag import test_members as as_members
 from src.errors import UserError
 from src.files.predictions import Predictions
 
@@ -13,22 +14,30 @@ Make = Callable[..., Predictions]
 def test_the_mean_by_id_whatever_the_order(make: Make) -> None:
     a = make(["ID_1", "ID_2"], [[0.1] * 6, [0.2] * 6], fold=0)
     b = make(["ID_2", "ID_1"], [[0.6] * 6, [0.5] * 6], fold=1)
-    bagged = bag(file_members([a, b]))
+    bagged = bag(as_members([a, b]))
     assert bagged.ids.tolist() == ["ID_1", "ID_2"]
     np.testing.assert_allclose(bagged.probabilities, [[0.3] * 6, [0.4] * 6], rtol=1e-6)
 
 
+def test_members_weigh_the_same_however_many_folds_they_have(make: Make) -> None:
+    files = [make(["ID_1"], value, conf="x", fold=fold) for fold, value in enumerate((0.1, 0.2, 0.3))]
+    files.append(make(["ID_1"], 0.8, conf="y"))
+    np.testing.assert_allclose(bag(as_members(files)).probabilities, 0.5, rtol=1e-6)
+    with pytest.raises(UserError, match=r"given more than once: .*y_fold0"):
+        as_members([*files, files[-1]])
+
+
 def test_columns_stay_labels(make: Make) -> None:
     values = np.arange(6)[None] / 10
-    np.testing.assert_allclose(bag(file_members([make(["ID_1"], values)])).probabilities, values, rtol=1e-6)
+    np.testing.assert_allclose(bag(as_members([make(["ID_1"], values)])).probabilities, values, rtol=1e-6)
 
 
 def test_differing_slices_are_named(make: Make) -> None:
     a = make(["ID_1", "ID_2"], 0.5, fold=0)
     with pytest.raises(UserError, match=r"fold1_test_epoch2.parquet has 1 slices that .*fold0.* lacks: ID_3"):
-        bag(file_members([a, make(["ID_1", "ID_2", "ID_3"], 0.5, fold=1)]))
+        bag(as_members([a, make(["ID_1", "ID_2", "ID_3"], 0.5, fold=1)]))
     with pytest.raises(UserError, match=r"fold1_test_epoch2.parquet lacks 1 slices that .*fold0.* has: ID_2"):
-        bag(file_members([a, make(["ID_1"], 0.5, fold=1)]))
+        bag(as_members([a, make(["ID_1"], 0.5, fold=1)]))
 
 
 def test_folds_of_a_member_are_put_together(make: Make) -> None:

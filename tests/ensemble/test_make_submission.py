@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.ensemble.bag import bag, file_members
+from src.ensemble.bag import bag
+from src.ensemble.bag import test_members as as_members
 from src.ensemble.make_submission import make_submission, score_out_of_fold
 from src.errors import UserError
 from src.evaluate.score import weighted_log_loss
@@ -21,7 +22,7 @@ def _sample(ids: list[str]) -> pd.DataFrame:
 def test_the_samples_rows_in_its_order(make: Make) -> None:
     values = np.arange(12).reshape(2, 6) / 12
     sample = _sample(["ID_2", "ID_1"]).sample(frac=1, random_state=0)
-    submission = make_submission(sample, bag(file_members([make(["ID_1", "ID_2"], values)])))
+    submission = make_submission(sample, bag(as_members([make(["ID_1", "ID_2"], values)])))
     assert submission.columns.tolist() == ["ID", "Label"]
     assert submission["ID"].tolist() == sample["ID"].tolist()
     found = submission.set_index("ID")["Label"]
@@ -31,12 +32,12 @@ def test_the_samples_rows_in_its_order(make: Make) -> None:
 
 
 def test_clipped(make: Make) -> None:
-    submission = make_submission(_sample(["ID_1"]), bag(file_members([make(["ID_1"], [[0, 1, 0.5, 0, 1, 0.5]])])))
+    submission = make_submission(_sample(["ID_1"]), bag(as_members([make(["ID_1"], [[0, 1, 0.5, 0, 1, 0.5]])])))
     assert submission["Label"].tolist() == [1e-6, 1 - 1e-6, 0.5, 1e-6, 1 - 1e-6, 0.5]
 
 
 def test_what_does_not_cover_the_sample_is_named(make: Make) -> None:
-    bagged = bag(file_members([make(["ID_1", "ID_2"], 0.5)]))
+    bagged = bag(as_members([make(["ID_1", "ID_2"], 0.5)]))
     with pytest.raises(UserError, match="1 slices of the sample submission have no prediction: ID_3"):
         make_submission(_sample(["ID_1", "ID_2", "ID_3"]), bagged)
     with pytest.raises(UserError, match="1 predicted slices are not in the sample submission: ID_2"):
@@ -61,7 +62,7 @@ def test_scores_are_those_of_each_member_classifier_bag_and_prior(make: Make, ta
         for (conf, epoch), value in values.items()
         for fold, half in enumerate((slice(0, 15), slice(15, 40)))
     ]
-    scores = score_out_of_fold(files, table)
+    scores, scored = score_out_of_fold(files, table)
     assert scores.index.tolist() == [
         "x epoch 2",
         "x epoch 3",
@@ -73,6 +74,7 @@ def test_scores_are_those_of_each_member_classifier_bag_and_prior(make: Make, ta
         "constant prior",
     ]
     assert scores.columns.tolist() == ["weighted", *LABELS]
+    assert scored == 40
     expected = {f"{conf} epoch {epoch}": value for (conf, epoch), value in values.items()}
     expected |= {conf: (values[conf, 2].astype(float) + values[conf, 3]) / 2 for conf in "xy"}
     expected["bag"] = sum(value.astype(float) for value in values.values()) / 4
@@ -87,7 +89,8 @@ def test_members_are_scored_on_what_all_of_them_predict(make: Make, table: pd.Da
         make(ids[:30], 0.4, conf="x", split="valid"),
         make(ids[10:], 0.2, conf="y", split="valid"),
     ]
-    scores = score_out_of_fold(files, table)
+    scores, scored = score_out_of_fold(files, table)
+    assert scored == 20
     targets = table[list(LABELS)].to_numpy()[10:30]
     assert scores.loc["x", "weighted"] == pytest.approx(weighted_log_loss(targets, np.full((20, 6), 0.4)), rel=1e-6)
     with pytest.raises(UserError, match="no slice in common"):

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 
-from src.files.dicom import REASONS, UnreadableDicom, read_header, read_hounsfield, read_stored
+from src.files.dicom import REASONS, UnreadableDicom, read_header, read_hounsfield
 
 
 def _pydicom_file(name: str) -> Path:
@@ -127,7 +129,7 @@ def _change(path: Path, **tags: object) -> None:
 
 def _reason(path: Path) -> str:
     with pytest.raises(UnreadableDicom) as error:
-        read_stored(path)
+        read_hounsfield(path)
     assert str(error.value)
     return error.value.reason
 
@@ -140,6 +142,9 @@ def _reason(path: Path) -> str:
         ({"RescaleIntercept": None}, "missing_tag"),
         ({"BitsStored": 17}, "bad_value"),
         ({"Rows": 0}, "bad_value"),
+        ({"RescaleSlope": 0}, "bad_value"),
+        ({"RescaleSlope": "1e38"}, "bad_value"),
+        ({"PhotometricInterpretation": None}, "missing_tag"),
         ({"PixelRepresentation": 7}, "bad_value"),
         ({"ImagePositionPatient": [1, 2]}, "bad_value"),
         ({"NumberOfFrames": 2}, "not_a_slice"),
@@ -153,6 +158,13 @@ def test_reasons(ct: Path, tags: dict[str, object], reason: str) -> None:
     assert _reason(ct) == reason
 
 
+def test_an_unknown_transfer_syntax(ct: Path) -> None:
+    data = ct.read_bytes()
+    assert data.count(b"1.2.840.10008.1.2.1\0") == 1
+    ct.write_bytes(data.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.99999.1.2.1\0"))
+    assert _reason(ct) in REASONS
+
+
 def test_reasons_of_files_that_are_no_dicom(tmp_path: Path, ct: Path) -> None:
     assert _reason(tmp_path / "none.dcm") == "missing_file"
     assert _reason(tmp_path) == "missing_file"
@@ -162,6 +174,19 @@ def test_reasons_of_files_that_are_no_dicom(tmp_path: Path, ct: Path) -> None:
     assert _reason(tmp_path / "text.dcm") == "not_dicom"
     ct.write_bytes(ct.read_bytes()[:-5000])
     assert _reason(ct) in ("truncated", "no_pixels")
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(128, 6500), st.integers(0, 255)), min_size=1, max_size=5))
+def test_whatever_bytes_are_damaged_there_is_an_image_or_a_reason(ct: Path, damage: list[tuple[int, int]]) -> None:
+    data = bytearray(_pydicom_file("CT_small.dcm").read_bytes())
+    for place, value in damage:
+        data[place] = value
+    ct.write_bytes(data)
+    try:
+        assert np.isfinite(read_hounsfield(ct)).all()
+    except UnreadableDicom as error:
+        assert error.reason in REASONS  # noqa: PT017 - either is right
 
 
 def test_absent_geometry_does_not_hinder_reading(ct: Path) -> None:

@@ -94,7 +94,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"1 slices are not in the image store .*: ID_77; run bin/preprocess.sh"):
         store.hounsfield("ID_77")
     (tmp_path / "s.b2nd").unlink()
-    with pytest.raises(UserError, match=r"s.b2nd cannot be read"):
+    with pytest.raises(UserError, match=r"s.b2nd is damaged"):
         store.hounsfield("ID_0")
 
 

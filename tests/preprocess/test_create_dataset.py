@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from src.errors import UserError
-from src.files.dicom import read_hounsfield
+from src.files.dicom import UnreadableDicom, read_hounsfield
 from src.files.images import ImageStore
 from src.files.layout import Layout
 from src.files.tables import read_table
@@ -73,6 +73,27 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, table: pd.DataFrame) -> None
     create_dataset(table, tmp_path / "half", engine="serial")
     assert _files(tmp_path / "half") == _files(tmp_path / "whole")
     assert files[2].stat().st_mtime_ns == kept  # not written again
+
+
+def test_a_slice_that_can_be_read_at_last_is_taken_in(
+    tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from src.preprocess import create_dataset as module
+
+    real, series = module.read_stored, table[table["SeriesInstanceUID"] == table["SeriesInstanceUID"].iloc[0]]
+
+    def without_a_decoder(path: Path):
+        if path == Path(series["path"].iloc[0]):
+            raise UnreadableDicom("undecodable", "no decoder")
+        return real(path)
+
+    monkeypatch.setattr(module, "read_stored", without_a_decoder)
+    index, rejected = create_dataset(series, tmp_path, engine="serial")
+    assert (len(index), rejected["reason"].tolist()) == (len(series) - 1, ["undecodable"])
+    monkeypatch.setattr(module, "read_stored", real)
+    index, rejected = create_dataset(series, tmp_path, engine="serial")
+    assert sorted(index["ID"]) == sorted(series["ID"])
+    assert len(rejected) == 0
 
 
 def test_a_changed_file_is_stored_anew(tmp_path: Path, table: pd.DataFrame) -> None:

@@ -60,6 +60,7 @@ def test_repeated_rows_are_counted_and_conflicting_ones_named(tmp_path: Path) ->
         ("ID_zz_any,1\n", r"l.csv: 1 malformed ids: 'ID_zz_any' in row 14"),
         ("ID_b_any,0.5\n", "1 labels are not 0 or 1: ID_b_any has 0.5"),
         ("ID_b_any,\n", "1 labels are not 0 or 1: ID_b_any has nan"),
+        ("ID_b_any,abc\n", "1 labels are not 0 or 1: ID_b_any has abc"),
     ],
 )
 def test_mistakes_in_the_csv_are_named(tmp_path: Path, extra: str, expected: str) -> None:
