@@ -16,8 +16,11 @@ class UserError(Exception):
     """A mistake that the user can mend. Its text is one line: what was wrong, what was expected, what to do."""
 
 
-class Stopped(Exception):  # noqa: N818 - it is no error, but an end
-    """The run was asked to stop (SIGTERM) and has saved what it needs to go on."""
+class Stopped(BaseException):
+    """The run was asked to stop (SIGTERM) and has saved what it needs to go on.
+
+    Like KeyboardInterrupt it is no Exception: code that survives whatever a damaged file raises must not survive this.
+    """
 
 
 def first_few(items: Iterable[object], limit: int = 3) -> str:

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 
+from src.errors import Stopped
 from src.files.dicom import REASONS, UnreadableDicom, read_header, read_hounsfield
 
 
@@ -187,6 +188,16 @@ def test_whatever_bytes_are_damaged_there_is_an_image_or_a_reason(ct: Path, dama
         assert np.isfinite(read_hounsfield(ct)).all()
     except UnreadableDicom as error:
         assert error.reason in REASONS  # noqa: PT017 - either is right
+
+
+def test_being_told_to_stop_is_no_fault_of_the_file(ct: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # SIGTERM comes as an exception, also in the middle of a file; it must end the run, not reject the slice
+    def stop(*args: object, **how: object) -> None:
+        raise Stopped("SIGTERM")
+
+    monkeypatch.setattr("src.files.dicom.pydicom.dcmread", stop)
+    with pytest.raises(Stopped):
+        read_hounsfield(ct)
 
 
 def test_absent_geometry_does_not_hinder_reading(ct: Path) -> None:
