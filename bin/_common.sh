@@ -28,6 +28,8 @@ esac
 : "${NPROC:=1}"
 : "${JOBS:=}"
 : "${ENGINE:=loky}"
+: "${DASK_ADDRESS:=}"
+: "${MAX_REJECTED:=}"
 case $NPROC in *[!0-9]* | 0) fail "NPROC=$NPROC: expected a number of processes, 1 or more" ;; esac
 for list in CONFS FOLDS EPOCHS; do
     eval "value=\$$list"
@@ -42,7 +44,7 @@ if [ -z "${PYTHON:-}" ]; then
     PYTHON=.venv/bin/python
     own_python=yes
 fi
-export ICH_ROOT CONFS FOLDS EPOCHS NPROC JOBS ENGINE
+export ICH_ROOT CONFS FOLDS EPOCHS NPROC JOBS ENGINE DASK_ADDRESS MAX_REJECTED
 
 need_python() {
     command -v "$PYTHON" >/dev/null 2>&1 || fail "$PYTHON is missing; run sh bin/setup.sh first, or set PYTHON"
@@ -76,16 +78,12 @@ launch() {
     fi
 }
 
-# Find Kaggle's files of a split ("train" or "test"), stage 2 before stage 1: sets csv and images.
-find_input() {
+# Find Kaggle's CSV of a split ("train" or "test"), stage 2 before stage 1: sets csv and stage.
+find_csv() {
     case $1 in train) name=train ;; test) name=sample_submission ;; esac
     for stage in stage_2 stage_1; do
         csv=$ICH_ROOT/input/${stage}_$name.csv
-        [ -f "$csv" ] || continue
-        for images in "$ICH_ROOT/input/${stage}_$1" "$ICH_ROOT/input/${stage}_$1_images"; do
-            [ ! -d "$images" ] || return 0
-        done
-        fail "$ICH_ROOT/input has ${csv##*/} but no folder ${stage}_$1 or ${stage}_$1_images with its DICOM files"
+        [ ! -f "$csv" ] || return 0
     done
     fail "$ICH_ROOT/input has no stage_2_$name.csv; put the competition's files there (README.md, The real job)"
 }

@@ -9,7 +9,7 @@
 set -eu
 . "$(dirname "$0")/_common.sh"
 need_python
-find_input test
+find_csv test
 
 # the lists grow in "$@", which alone survives blanks in a path: test files, a separator, out-of-fold files
 wanted=0
@@ -36,3 +36,5 @@ done
 run "$PYTHON" -m src.ensemble.make_submission --sample "$csv" --output "$ICH_ROOT/submission/submission.csv" \
     --table "$ICH_ROOT/cache/test.parquet" --store "$ICH_ROOT/cache/test" \
     --train-table "$ICH_ROOT/cache/train.parquet" --predictions "$@"
+printf '\nto submit it:\n  kaggle competitions submit -c rsna-intracranial-hemorrhage-detection -f %s -m "%s"\n' \
+    "'$ICH_ROOT/submission/submission.csv'" "$found prediction files, simple bagging"

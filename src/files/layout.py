@@ -23,6 +23,11 @@ class Layout:
         """Which fold each training slice is in."""
         return self.root / "cache" / "folds.parquet"
 
+    @property
+    def audit(self) -> Path:
+        """Leaks and data quality."""
+        return self.root / "cache" / "audit.json"
+
     def fold(self, conf_name: str, fold: int) -> "FoldFolder":
         """What training and prediction make of one classifier and one fold."""
         return FoldFolder(self.root / "model" / conf_name / f"fold{fold}")

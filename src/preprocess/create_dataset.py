@@ -1,139 +1,264 @@
 """From DICOM pixels to the image store: HU with the wrong-intercept repair, pixel hash, share of brain, rejects.
 
-The task is a series, and its file is written whole or not at all: a run that was stopped goes on with the series that
-are missing.
+The task is a series, and its file is written whole or not at all: a run that was stopped, in whatever way, goes on with
+the series that are missing, damaged, or older than their slices. With --verify nothing is made, but everything read.
 """
 
 import hashlib
+import os
+import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from src.arguments import Parser
 from src.ct.brain import brain_share
-from src.ct.hounsfield import to_stored_range
-from src.errors import UserError, run_command
-from src.files.atomic import replacing
-from src.files.dicom import UnreadableDicom, hounsfield_of, read_stored
-from src.files.images import INDEX_COLUMNS, StoredSlice, pixel_hash, read_series_rows, series_file, write_series
+from src.errors import UserError, first_few, run_command
+from src.files.atomic import filled_by_one_run, replacing, sweep_partials
+from src.files.dicom import UnreadableDicom, read_stored, stored_hounsfield_of
+from src.files.images import (
+    BYTES_PER_PIXEL,
+    INDEX_COLUMNS,
+    PIXELS_PER_FILE,
+    SliceToStore,
+    StoredSlice,
+    check_store,
+    make_store,
+    pixel_hash,
+    read_series_rows,
+    series_file,
+    series_files,
+    write_series,
+)
+from src.files.sources import SOURCE_COLUMNS, Source, source_path, sources_of, state_of
 from src.files.tables import read_table, write_table
-from src.preprocess.engine import add_engine_arguments, run_tasks
+from src.preprocess.engine import add_engine_arguments, engine_arguments, run_tasks
 
-TABLE_COLUMNS = ("ID", "SeriesInstanceUID", "z_index", "rows", "columns", "path", "reason", "message")
-REJECTED_COLUMNS = ("ID", "path", "reason", "message")
+TABLE_COLUMNS = ("ID", "SeriesInstanceUID", "z_index", "rows", "columns", *SOURCE_COLUMNS, "reason", "message")
 
 MAX_REJECTED_SHARE = 0.01
 MAX_REJECTED_COUNT = 10  # fewer rejects than this never stop a run, whatever share they are
 
 
-def create_dataset(
-    table: pd.DataFrame, folder: Path, *, engine: str = "loky", jobs: int = 1
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+class Rejected(NamedTuple):
+    """A slice that is not in the store, and why."""
+
+    ID: str
+    path: str
+    reason: str
+    message: str
+
+
+class Series(NamedTuple):
+    """A task: slices of one size, in z order, that go into one file."""
+
+    file: str
+    rows: int
+    columns: int
+    slices: list[tuple[str, Source]]  # ID, where its bytes are
+
+
+def create_dataset(table: pd.DataFrame, folder: Path, **engine: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Fill an image store with the slices of a table: (index, rejected), which are written into `folder` too.
 
     index: a row per stored slice; rejected: a row per slice that is not stored, whether its header or its pixels were
-    at fault. Together they have every ID of the table once.
+    at fault. Together they have every ID of the table once. engine: see `run_tasks`.
+
+    Raises UserError where the store is of another format or input, is being filled by another run, or where the disk
+    lacks the room that it will take.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    usable = table[table["reason"] == ""].sort_values(["SeriesInstanceUID", "z_index"])
-    tasks = [
-        (folder / series_file(uid, rows, columns), series[list(TABLE_COLUMNS)])
-        for (uid, rows, columns), series in usable.groupby(["SeriesInstanceUID", "rows", "columns"], sort=False)
-    ]
-    parts = run_tasks(
-        store_series,
-        tasks,
-        engine=engine,
-        jobs=jobs,
-        desc="storing slices",
-        unit="slice",
-        size=lambda task: len(task[1]),
-    )
-    index = pd.concat([pd.DataFrame(columns=list(INDEX_COLUMNS)), *(stored for stored, _ in parts)], ignore_index=True)
-    index = index.astype({"position": "int32", "rows": "int32", "columns": "int32", "brain_share": "float64"})
-    unusable = table.loc[table["reason"] != "", list(REJECTED_COLUMNS)]
-    rejected = pd.concat([unusable, *(rejects for _, rejects in parts)], ignore_index=True)
-    with replacing(folder / "rejected.csv") as temporary:
-        rejected.to_csv(temporary, index=False)
-    write_table(index, folder / "index.parquet")
-    return index, rejected
+    folder = folder.resolve()  # workers may stand elsewhere
+    usable = table[table["reason"] == ""]
+    files = {series.file: len(series.slices) * series.rows * series.columns for series in _series_of(usable)}
+    with filled_by_one_run(folder):
+        make_store(folder)
+        sweep_partials(folder)
+        there = series_files(folder)
+        _check_input(folder, there - files.keys())
+        _check_disk(folder, sum(pixels for file, pixels in files.items() if file not in there))
+        index, rejected = [], [Rejected(*row) for row in _rows(table[table["reason"] != ""], Rejected._fields)]
+        for stored, rejects in run_tasks(
+            store_series,
+            ((str(folder), *series) for series in _series_of(usable)),
+            desc="storing slices",
+            total=len(usable),
+            size=lambda result: len(result[0]) + len(result[1]),
+            shared=[folder],
+            **engine,
+        ):
+            index += stored
+            rejected += rejects
+        if lost := {row.file for row in index} - series_files(folder):
+            raise UserError(
+                f"{folder} lacks {len(lost)} files that workers wrote, {first_few(sorted(lost))}: on another disk?"
+            )
+        rejected_table = pd.DataFrame(rejected, columns=list(Rejected._fields))
+        with replacing(folder / "rejected.csv") as temporary:
+            rejected_table.to_csv(temporary, index=False)
+        index_table = _index_table(index)
+        write_table(index_table, folder / "index.parquet")
+    return index_table, rejected_table
 
 
-def store_series(path: Path, series: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read a series' slices in z order and write its file: (rows of the index, rows of the rejected).
+def store_series(
+    folder: str, file: str, rows: int, columns: int, slices: list[tuple[str, Source]]
+) -> tuple[list[StoredSlice], list[Rejected]]:
+    """Read a series' slices in z order and write its file: (rows of the index, rejected slices).
 
-    Where the file is there already, made from the same slices, only what it lacks is looked at again; where some of
-    that can be read now (a decoder was installed, a disk mended), the file is written anew.
+    Where the file is there already, whole, made from the same slices and not older than they, only what it lacks is
+    looked at again; where some of that can be read now (a decoder was installed, a disk mended), it is written anew.
     """
-    source = _fingerprint(series)
+    path = Path(folder, file)
+    rejected: list[Rejected] = []
+    source, newest = _fingerprint(slices)
     kept = read_series_rows(path, source)
-    if kept is not None:
-        _, found, still_rejected = _read_slices(series[~series["ID"].isin(kept["ID"])])
-        if not found:
-            return kept, still_rejected
-    pixels, slices, rejected = _read_slices(series)
-    if not slices:
-        return pd.DataFrame(columns=list(INDEX_COLUMNS)), rejected
-    write_series(path, np.stack(pixels), slices, source)
-    rows = read_series_rows(path, source)
-    if rows is None:
-        raise OSError(f"{path} cannot be read back after writing")
-    return rows, rejected
+    if kept is not None and path.stat().st_mtime_ns >= newest:
+        stored = {row.ID for row in kept}
+        lacking = [each for each in slices if each[0] not in stored]
+        if next(_read_slices(lacking, (rows, columns), rejected), None) is None:
+            return kept, rejected
+        rejected.clear()
+    readable = _read_slices(slices, (rows, columns), rejected)
+    written = write_series(path, readable, most=len(slices), shape=(rows, columns), source=source)
+    if not written:
+        path.unlink(missing_ok=True)  # made when some of it could still be read
+    elif path.stat().st_mtime_ns < newest:  # clocks differ, or a slice comes from the future
+        os.utime(path, ns=(newest, newest))
+    return written, rejected
 
 
 def check_rejected(rejected: pd.DataFrame, total: int, max_share: float) -> None:
     """Raise UserError where more slices were rejected than a sound download has."""
     if len(rejected) >= MAX_REJECTED_COUNT and len(rejected) > max_share * total:
         raise UserError(
-            f"{len(rejected)} of {total} slices were rejected ({_counts(rejected)}), more than {max_share:.1%}; "
-            "see rejected.csv, mend the download, or allow more with --max-rejected"
+            f"{len(rejected)} of {total} slices were rejected ({count_reasons(rejected)}), more than {max_share:.1%}; "
+            "see rejected.csv, mend the download, or allow more with --max-rejected (MAX_REJECTED of preprocess.sh)"
         )
 
 
-def _read_slices(series: pd.DataFrame) -> tuple[list[np.ndarray], list[StoredSlice], pd.DataFrame]:
-    pixels, slices, rejects = [], [], []
-    for row in series.itertuples():
-        try:
-            stored, header = read_stored(Path(row.path))
-            if stored.shape != (row.rows, row.columns):
-                raise UnreadableDicom("bad_value", "the file has changed since the table was made")
-            hu = hounsfield_of(stored, header)
-        except UnreadableDicom as error:
-            rejects.append((row.ID, row.path, error.reason, str(error)))
-            continue
-        pixels.append(to_stored_range(hu))
-        slices.append(StoredSlice(row.ID, pixel_hash(stored), brain_share(hu)))
-    return pixels, slices, pd.DataFrame(rejects, columns=list(REJECTED_COLUMNS))
-
-
-def _fingerprint(series: pd.DataFrame) -> str:
-    """Changes with what a series' file is made from: its slices, their order, and the files' sizes and times."""
-    digest = hashlib.blake2b(digest_size=16)
-    for slice_id, path in zip(series["ID"], series["path"], strict=True):
-        try:
-            stat = Path(path).stat()
-            state = f"{stat.st_size} {stat.st_mtime_ns}"
-        except OSError:
-            state = "missing"
-        digest.update(f"{slice_id} {state}\n".encode())
-    return digest.hexdigest()
-
-
-def _counts(rejected: pd.DataFrame) -> str:
+def count_reasons(rejected: pd.DataFrame) -> str:
+    """How many slices were rejected for which reason, as words."""
     return ", ".join(f"{count} {reason}" for reason, count in sorted(Counter(rejected["reason"]).items()))
 
 
+def verify(folder: Path, **engine: Any) -> int:
+    """Read every byte of a store and return the number of its files. engine: see `run_tasks`.
+
+    Raises UserError that names the files that are damaged, missing, or not as the index says.
+    """
+    check_store(folder)
+    index = read_table(folder / "index.parquet", INDEX_COLUMNS, made_by="src.preprocess.create_dataset")
+    expected = {file: rows["ID"].tolist() for file, rows in index.groupby("file")}
+    files = sorted(expected.keys() | series_files(folder))
+    found = run_tasks(
+        read_series_rows,
+        ((folder.resolve() / file,) for file in files),
+        desc="verifying files",
+        total=len(files),
+        unit="file",
+        **engine,
+    )
+    carried = dict(zip(files, found, strict=True))
+    damaged = [str(folder / file) for file, rows in carried.items() if rows is None]
+    if damaged:
+        raise UserError(
+            f"{len(damaged)} of {len(files)} files of the store are damaged or missing: {first_few(damaged)}; "
+            "run the same command without --verify, and they are made anew"
+        )
+    if not _index_table([row for file in files for row in carried[file]]).equals(
+        index.sort_values(["file", "position"], ignore_index=True)
+    ):
+        raise UserError(
+            f"{folder / 'index.parquet'} is not the index of the files beside it; run the same command without --verify"
+        )
+    return len(files)
+
+
+def _series_of(usable: pd.DataFrame) -> Iterator[Series]:
+    """A table's slices as tasks, in a fixed order."""
+    ordered = usable.sort_values(["SeriesInstanceUID", "rows", "columns", "z_index"], kind="stable")
+    keys = list(zip(*(ordered[name].tolist() for name in ("SeriesInstanceUID", "rows", "columns")), strict=True))
+    slices = list(zip(ordered["ID"].tolist(), sources_of(ordered), strict=True))
+    start = 0
+    for end in range(1, len(keys) + 1):
+        if end == len(keys) or keys[end] != keys[start]:
+            uid, rows, columns = keys[start]
+            most = max(1, PIXELS_PER_FILE // (rows * columns))
+            for part, first in enumerate(range(start, end, most)):
+                last = min(first + most, end)
+                yield Series(series_file(uid, rows, columns, part), rows, columns, slices[first:last])
+            start = end
+
+
+def _read_slices(
+    slices: list[tuple[str, Source]], shape: tuple[int, int], rejected: list[Rejected]
+) -> Iterator[SliceToStore]:
+    """Read slices one by one; those that cannot be are added to `rejected`."""
+    for slice_id, source in slices:
+        try:
+            stored, header = read_stored(source)
+            if stored.shape != shape:
+                raise UnreadableDicom("bad_value", "the file has changed since the table was made")
+            pixels = stored_hounsfield_of(stored, header)
+        except UnreadableDicom as error:
+            rejected.append(Rejected(slice_id, source_path(source), error.reason, str(error)))
+            continue
+        yield SliceToStore(slice_id, pixels, pixel_hash(stored), brain_share(pixels))
+
+
+def _fingerprint(slices: list[tuple[str, Source]]) -> tuple[str, int]:
+    """(a word that changes with the slices, their order and the sizes of their files, the newest file's time in ns).
+
+    The word is the same for an archive as for the folder that it unpacks to.
+    """
+    digest, newest = hashlib.blake2b(digest_size=16), 0
+    for slice_id, source in slices:
+        size, changed = state_of(source)
+        digest.update(f"{slice_id} {size}\n".encode())
+        newest = max(newest, changed)
+    return digest.hexdigest(), newest
+
+
+def _check_input(folder: Path, foreign: set[str]) -> None:
+    if foreign:
+        raise UserError(
+            f"{folder} holds {len(foreign)} files of series that the table lacks, {first_few(sorted(foreign))}: it was "
+            "made from another input; delete that folder, or give another --output"
+        )
+
+
+def _check_disk(folder: Path, pixels: int) -> None:
+    needed, free = pixels * BYTES_PER_PIXEL, shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{folder} will take about {needed / 1e9:.1f} GB more, and its disk has {free / 1e9:.1f} GB free; "
+            "make room, or put cache/ on another disk (ICH_ROOT, or --output)"
+        )
+
+
+def _index_table(rows: list[StoredSlice]) -> pd.DataFrame:
+    kinds = {"position": "int32", "rows": "int32", "columns": "int32", "brain_share": "float64", "checksum": "uint64"}
+    table = pd.DataFrame(rows, columns=list(INDEX_COLUMNS)).astype(kinds)
+    return table.sort_values(["file", "position"], ignore_index=True)
+
+
+def _rows(table: pd.DataFrame, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
+    return zip(*(table[name].tolist() for name in columns), strict=True)
+
+
 def main() -> None:
-    """Read arguments, fill the store, report."""
+    """Read arguments, fill the store or verify it, report."""
     parser = Parser(
         prog="python -m src.preprocess.create_dataset",
         description=__doc__,
         epilog="example: python -m src.preprocess.create_dataset --table cache/train.parquet --output cache/train",
     )
-    parser.add_argument("--table", type=Path, required=True, help="the table that dicom_to_dataframe made")
+    parser.add_argument("--table", type=Path, help="the table that dicom_to_dataframe made; --verify needs none")
     parser.add_argument("--output", type=Path, required=True, help="the image store's folder")
+    parser.add_argument("--verify", action="store_true", help="read every byte of the store, and name damaged files")
     parser.add_argument(
         "--max-rejected",
         type=float,
@@ -142,9 +267,15 @@ def main() -> None:
     )
     add_engine_arguments(parser)
     args = parser.parse_args()
+    engine = engine_arguments(args)
+    if args.verify:
+        print(f"{args.output}: {verify(args.output, **engine)} files, all as they were written")
+        return
+    if args.table is None:
+        raise UserError("--table is missing; expected the table that src.preprocess.dicom_to_dataframe makes")
     table = read_table(args.table, TABLE_COLUMNS, made_by="src.preprocess.dicom_to_dataframe")
-    index, rejected = create_dataset(table, args.output, engine=args.engine, jobs=args.jobs)
-    why = f" ({_counts(rejected)})" if len(rejected) else ""
+    index, rejected = create_dataset(table, args.output, **engine)
+    why = f" ({count_reasons(rejected)})" if len(rejected) else ""
     print(f"{args.output}: {len(index)} slices stored, {len(rejected)} rejected{why}")
     check_rejected(rejected, len(table), args.max_rejected)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,12 @@ from src.arguments import Parser
 from src.ct.geometry import positions_along_normal
 from src.errors import UserError, first_few, run_command
 from src.files.dicom import Header, UnreadableDicom, read_header
+from src.files.sources import Source, find_slices, source_columns
 from src.files.tables import read_csv, write_table
 from src.labels import LABELS, split_row_ids
-from src.preprocess.engine import add_engine_arguments, run_tasks
+from src.preprocess.engine import add_engine_arguments, engine_arguments, run_tasks
 
-HEADERS_PER_TASK = 64
+HEADERS_PER_TASK = 256
 
 _POSITION = ["position_x", "position_y", "position_z"]
 _ORIENTATION = [f"{line}_cosine_{axis}" for line in ("row", "column") for axis in "xyz"]
@@ -32,8 +34,11 @@ def pivot_labels(csv: Path, *, test: bool) -> tuple[pd.DataFrame, int]:
     """
     rows = read_csv(csv, ("ID", "Label"), dtype={"ID": "str", "Label": "str"})
     slice_ids, codes = _in_file(csv, rows["ID"])
-    labels = np.zeros(len(rows)) if test else pd.to_numeric(rows["Label"], errors="coerce").to_numpy(dtype=float)
-    if not np.isin(labels, (0, 1)).all():
+    # few different values: each is looked at once
+    kinds, values = (np.zeros(len(rows), dtype=np.intp), ["0"]) if test else pd.factorize(rows["Label"])
+    numbers = np.append(pd.to_numeric(pd.Series(values, dtype="str"), errors="coerce"), np.nan)  # kind -1: no value
+    labels = numbers[kinds]
+    if not np.isin(numbers, (0, 1))[np.unique(kinds)].all():
         at = np.flatnonzero(~np.isin(labels, (0, 1)))
         named = first_few(f"{rows['ID'].iloc[i]} has {rows['Label'].iloc[i]}" for i in at)
         raise UserError(f"{csv}: {len(at)} labels are not 0 or 1: {named}")
@@ -58,9 +63,9 @@ def pivot_labels(csv: Path, *, test: bool) -> tuple[pd.DataFrame, int]:
     return table, int((count - 1).sum())
 
 
-def read_headers(ids: list[str], paths: list[str]) -> pd.DataFrame:
+def read_headers(ids: list[str], sources: list[Source]) -> pd.DataFrame:
     """Read the headers of some slices: a row per ID, `reason` and `message` empty where the header is usable."""
-    return pd.DataFrame(list(_header_rows(ids, paths)))
+    return pd.DataFrame(list(_header_rows(ids, sources))).assign(**source_columns(sources))
 
 
 def place_slices(table: pd.DataFrame) -> pd.DataFrame:
@@ -79,31 +84,22 @@ def place_slices(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def dicom_to_dataframe(
-    csv: Path, images: Path, *, test: bool = False, engine: str = "loky", jobs: int = 1
-) -> tuple[pd.DataFrame, int]:
+def dicom_to_dataframe(csv: Path, images: Path, *, test: bool = False, **engine: Any) -> tuple[pd.DataFrame, int]:
     """Join the CSV's slices with their headers: (a row per slice of the CSV, number of repeated CSV rows).
 
-    Slices whose file is missing or unreadable stay in the table, with a `reason`.
+    images: a folder of DICOM files, or a zip archive that holds them at any depth. Slices whose file is missing or
+    unreadable stay in the table, with a `reason`. engine: see `run_tasks`.
     """
     table, repeated = pivot_labels(csv, test=test)
-    if not images.is_dir():
-        raise UserError(f"{images} is missing; expected the folder of the slices that {csv} names, as ID_....dcm files")
-    paths = [str(images.resolve() / f"{slice_id}.dcm") for slice_id in table["ID"]]
     ids = table["ID"].tolist()
-    starts = range(0, len(ids), HEADERS_PER_TASK)
-    tasks = [(ids[i : i + HEADERS_PER_TASK], paths[i : i + HEADERS_PER_TASK]) for i in starts]
-    headers = run_tasks(
-        read_headers,
-        tasks,
-        engine=engine,
-        jobs=jobs,
-        desc="reading headers",
-        unit="slice",
-        size=lambda task: len(task[0]),
-    )
-    if not headers:
+    if not ids:
         raise UserError(f"{csv} has no rows")
+    sources = find_slices(images, ids)
+    starts = range(0, len(ids), HEADERS_PER_TASK)
+    tasks = ((ids[i : i + HEADERS_PER_TASK], sources[i : i + HEADERS_PER_TASK]) for i in starts)
+    headers = list(
+        run_tasks(read_headers, tasks, desc="reading headers", total=len(ids), size=len, shared=[images], **engine)
+    )
     joined = table.merge(pd.concat(headers, ignore_index=True), on="ID", validate="one_to_one")
     if (joined["reason"] == "missing_file").all():
         raise UserError(f"{images} holds none of the {len(ids)} slices that {csv} names, {ids[0]}.dcm for one")
@@ -117,15 +113,15 @@ def _in_file(csv: Path, ids: pd.Series) -> tuple[pd.Series, pd.Series]:
         raise UserError(f"{csv}: {error}") from error
 
 
-def _header_rows(ids: list[str], paths: list[str]) -> Iterator[dict[str, object]]:
-    for slice_id, path in zip(ids, paths, strict=True):
+def _header_rows(ids: list[str], sources: list[Source]) -> Iterator[dict[str, object]]:
+    for slice_id, source in zip(ids, sources, strict=True):
         try:
-            tags = _tag_columns(read_header(Path(path)))
+            tags = _tag_columns(read_header(source))
             tags["SeriesInstanceUID"] = tags["SeriesInstanceUID"] or slice_id  # of no series: one by itself
             reason = message = ""
         except UnreadableDicom as error:
             tags, reason, message = _NO_TAGS, error.reason, str(error)
-        yield {"ID": slice_id, **tags, "path": path, "reason": reason, "message": message}
+        yield {"ID": slice_id, **tags, "reason": reason, "message": message}
 
 
 def _tag_columns(header: Header) -> dict[str, object]:
@@ -161,12 +157,12 @@ def main() -> None:
         "--images input/stage_2_train --output cache/train.parquet",
     )
     parser.add_argument("--csv", type=Path, required=True, help="Kaggle's labels, or its sample submission with --test")
-    parser.add_argument("--images", type=Path, required=True, help="folder of ID_....dcm files")
+    parser.add_argument("--images", type=Path, required=True, help="folder of ID_....dcm files, or a zip with them")
     parser.add_argument("--output", type=Path, required=True, help="the table to write, parquet")
     parser.add_argument("--test", action="store_true", help="the CSV is a sample submission: ignore its Label")
     add_engine_arguments(parser)
     args = parser.parse_args()
-    table, repeated = dicom_to_dataframe(args.csv, args.images, test=args.test, engine=args.engine, jobs=args.jobs)
+    table, repeated = dicom_to_dataframe(args.csv, args.images, test=args.test, **engine_arguments(args))
     write_table(table, args.output)
     usable = table["reason"] == ""
     print(

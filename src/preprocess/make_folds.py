@@ -1,5 +1,6 @@
 """Folds for cross-validation: patients never split, every label balanced, the rarest first."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,12 @@ MIN_BRAIN_SHARE = 0.02
 def make_folds(table: pd.DataFrame, *, n_folds: int = 5, seed: int = 0) -> pd.DataFrame:
     """Assign each slice to a fold: (`ID`, `PatientID`, `fold`) in the row order of `table`.
 
-    table: `ID`, `PatientID`, `pixel_hash`, `brain_share` and the six labels.
+    table: `ID`, `PatientID`, `pixel_hash`, `brain_share` and the six labels; `StudyInstanceUID` where it is known.
 
-    The unit is a group of patients linked by identical slices, usually one patient. Groups are dealt out label by
-    label, the rarest label first and the group with most of it first, then those without a bleed. Each goes to the fold
-    where it leaves the folds most equal: in every label and in their number of slices, each measured as a share of its
-    total. `seed` decides between equals.
+    The unit is a group of patients linked by identical slices or a study, usually one patient. Groups are dealt out
+    label by label, the rarest label first and the group with most of it first, then those without a bleed. Each goes to
+    the fold where it leaves the folds most equal: in every label and in their number of slices, each measured as a
+    share of its total. `seed` decides between equals.
 
     Raises UserError where there are fewer groups than folds.
     """
@@ -63,21 +64,29 @@ def make_folds(table: pd.DataFrame, *, n_folds: int = 5, seed: int = 0) -> pd.Da
 def linked_patients(table: pd.DataFrame) -> np.ndarray:
     """Which group each slice's patient belongs to: (N,) integers from 0.
 
-    Patients are of one group where a chain of identical slices links them. Constant or nearly brainless slices link
-    nobody.
+    Patients are of one group where a chain of identical slices or of studies links them. Constant or nearly brainless
+    slices link nobody.
     """
     patients, _ = pd.factorize(table["PatientID"])
-    links = table["brain_share"].to_numpy() >= MIN_BRAIN_SHARE
-    hashes, unique_hashes = pd.factorize(table["pixel_hash"].to_numpy()[links])
     n_patients = int(patients.max()) + 1 if len(patients) else 0
-    # a graph of patients and images: an edge wherever a patient has an image
-    edges = coo_array(
-        (np.ones(len(hashes), dtype=np.int8), (patients[links], n_patients + hashes)),
-        shape=(n_patients + len(unique_hashes),) * 2,
-    )
+    # a graph of patients, images and studies: an edge wherever a patient has an image or a study
+    ends, nodes = [], n_patients
+    for links, name in _links(table):
+        values, unique = pd.factorize(table[name].to_numpy()[links])
+        ends.append((patients[links], nodes + values))
+        nodes += len(unique)
+    starts, stops = (np.concatenate(side) for side in zip(*ends, strict=True))
+    edges = coo_array((np.ones(len(starts), dtype=np.int8), (starts, stops)), shape=(nodes, nodes))
     _, component = connected_components(edges, directed=False)
     groups, _ = pd.factorize(component[:n_patients][patients])
     return groups
+
+
+def _links(table: pd.DataFrame) -> Iterator[tuple[np.ndarray, str]]:
+    """Columns that link patients, each with the rows where it does."""
+    yield table["brain_share"].to_numpy() >= MIN_BRAIN_SHARE, "pixel_hash"
+    if "StudyInstanceUID" in table:
+        yield (table["StudyInstanceUID"] != "").to_numpy(), "StudyInstanceUID"
 
 
 def main() -> None:

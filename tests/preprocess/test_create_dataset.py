@@ -1,4 +1,13 @@
+import os
+import random
+import re
+import resource
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +18,11 @@ from src.errors import UserError
 from src.files.dicom import UnreadableDicom, read_hounsfield
 from src.files.images import ImageStore
 from src.files.layout import Layout
-from src.files.tables import read_table
-from src.preprocess.create_dataset import check_rejected, create_dataset
+from src.files.tables import write_table
+from src.preprocess import create_dataset as module
+from src.preprocess.create_dataset import check_rejected, create_dataset, verify
 
-
-@pytest.fixture
-def table(preprocessed: Layout) -> pd.DataFrame:
-    return read_table(preprocessed.table("train"), [], made_by="")
-
-
-def _files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+Contents = Callable[[Path], dict[str, bytes]]
 
 
 def test_the_store_holds_rounded_and_clipped_hu(preprocessed: Layout, table: pd.DataFrame) -> None:
@@ -56,13 +59,16 @@ def test_odd_slices_are_known_by_their_numbers(preprocessed: Layout) -> None:
     assert hu.min() == hu.max()
 
 
-def test_engines_give_the_same_bytes(tmp_path: Path, table: pd.DataFrame) -> None:
+@pytest.mark.parametrize(("engine", "jobs"), [("loky", 2), ("dask", 2)])
+def test_every_engine_gives_the_same_bytes(
+    tmp_path: Path, table: pd.DataFrame, contents: Contents, engine: str, jobs: int
+) -> None:
     create_dataset(table, tmp_path / "serial", engine="serial")
-    create_dataset(table, tmp_path / "loky", engine="loky", jobs=2)
-    assert _files(tmp_path / "serial") == _files(tmp_path / "loky")
+    create_dataset(table, tmp_path / engine, engine=engine, jobs=jobs)
+    assert contents(tmp_path / "serial") == contents(tmp_path / engine)
 
 
-def test_an_interrupted_run_goes_on(tmp_path: Path, table: pd.DataFrame) -> None:
+def test_an_interrupted_run_goes_on(tmp_path: Path, table: pd.DataFrame, contents: Contents) -> None:
     create_dataset(table, tmp_path / "whole", engine="serial")
     shutil.copytree(tmp_path / "whole", tmp_path / "half")
     files = sorted((tmp_path / "half").glob("*.b2nd"))
@@ -71,19 +77,17 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, table: pd.DataFrame) -> None
     (tmp_path / "half/index.parquet").unlink()
     kept = files[2].stat().st_mtime_ns
     create_dataset(table, tmp_path / "half", engine="serial")
-    assert _files(tmp_path / "half") == _files(tmp_path / "whole")
+    assert contents(tmp_path / "half") == contents(tmp_path / "whole")
     assert files[2].stat().st_mtime_ns == kept  # not written again
 
 
 def test_a_slice_that_can_be_read_at_last_is_taken_in(
     tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from src.preprocess import create_dataset as module
-
     real, series = module.read_stored, table[table["SeriesInstanceUID"] == table["SeriesInstanceUID"].iloc[0]]
 
-    def without_a_decoder(path: Path):
-        if path == Path(series["path"].iloc[0]):
+    def without_a_decoder(path: str):
+        if path == series["path"].iloc[0]:
             raise UnreadableDicom("undecodable", "no decoder")
         return real(path)
 
@@ -132,3 +136,209 @@ def test_many_rejects_fail_the_run() -> None:
     with pytest.raises(UserError, match=r"10 of 999 slices were rejected \(1 not_dicom, 9 truncated\), more than 1.0%"):
         check_rejected(rejects, 999, 0.01)
     check_rejected(rejects, 999, 0.02)
+
+
+def test_a_store_of_another_input_says_so(tmp_path: Path, table: pd.DataFrame) -> None:
+    create_dataset(table, tmp_path, engine="serial")
+    others = table[table["SeriesInstanceUID"] != table["SeriesInstanceUID"].iloc[0]]
+    gone = table["SeriesInstanceUID"].iloc[0]
+    with pytest.raises(UserError, match=rf"holds 1 files of series that the table lacks, {gone}.*delete that folder"):
+        create_dataset(others, tmp_path, engine="serial")
+
+
+def test_a_store_of_another_format_is_not_mixed_with(tmp_path: Path, table: pd.DataFrame, contents: Contents) -> None:
+    create_dataset(table.iloc[:5], tmp_path, engine="serial")
+    (tmp_path / "store.json").write_text('{"format": 1}')
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="is an image store of format 1"):
+        create_dataset(table, tmp_path, engine="serial")
+    assert contents(tmp_path) == before
+
+
+def test_a_newer_slice_is_taken_in_though_its_size_is_the_same(tmp_path: Path, table: pd.DataFrame) -> None:
+    two = table[(table["columns"] == 64) & (table["transfer_syntax"] == table["transfer_syntax"].iloc[0])].iloc[:2]
+    one = two.iloc[:1].assign(path=str(tmp_path / "slice.dcm"))
+    shutil.copy(two["path"].iloc[0], one["path"].iloc[0])
+    first, _ = create_dataset(one, tmp_path / "store", engine="serial")
+    data = Path(two["path"].iloc[1]).read_bytes()[: Path(one["path"].iloc[0]).stat().st_size]
+    Path(one["path"].iloc[0]).write_bytes(data.ljust(Path(one["path"].iloc[0]).stat().st_size, b"\0"))
+    later = time.time() + 3600  # from the future, which must not make it new for ever
+    os.utime(one["path"].iloc[0], (later, later))
+    second, _ = create_dataset(one, tmp_path / "store", engine="serial")
+    assert second["pixel_hash"].iloc[0] != first["pixel_hash"].iloc[0]
+    (file,) = (tmp_path / "store").glob("*.b2nd")
+    written = file.stat().st_ino
+    create_dataset(one, tmp_path / "store", engine="serial")
+    assert file.stat().st_ino == written
+
+
+def test_a_series_that_is_unreadable_now_leaves_no_file(tmp_path: Path, table: pd.DataFrame) -> None:
+    one = table.iloc[:1].assign(path=str(tmp_path / "slice.dcm"))
+    shutil.copy(table["path"].iloc[0], one["path"].iloc[0])
+    create_dataset(one, tmp_path / "store", engine="serial")
+    Path(one["path"].iloc[0]).write_bytes(b"nothing")
+    index, rejected = create_dataset(one, tmp_path / "store", engine="serial")
+    assert (len(index), rejected["reason"].tolist()) == (0, ["not_dicom"])
+    assert list((tmp_path / "store").glob("*.b2nd")) == []
+
+
+def test_a_very_long_series_takes_several_files(
+    tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = table[table["SeriesInstanceUID"] == table["SeriesInstanceUID"].iloc[0]]
+    whole, _ = create_dataset(series, tmp_path / "whole", engine="serial")
+    monkeypatch.setattr(module, "PIXELS_PER_FILE", 2 * 64 * 64)
+    parts, _ = create_dataset(series, tmp_path / "parts", engine="serial")
+    assert parts["file"].nunique() == -(-len(series) // 2)
+    for slice_id in series["ID"]:
+        np.testing.assert_array_equal(
+            ImageStore(tmp_path / "parts").hounsfield(slice_id), ImageStore(tmp_path / "whole").hounsfield(slice_id)
+        )
+    assert parts["ID"].tolist() == whole["ID"].tolist()
+
+
+# ---- nothing lost
+
+
+def test_a_flipped_byte_is_found_named_and_repaired(tmp_path: Path, table: pd.DataFrame, contents: Contents) -> None:
+    create_dataset(table, tmp_path, engine="serial")
+    before = contents(tmp_path)
+    assert verify(tmp_path, engine="serial") == len(list(tmp_path.glob("*.b2nd")))
+    damaged, missing = sorted(tmp_path.glob("*.b2nd"))[1:3]
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    missing.unlink()
+    with pytest.raises(UserError, match=f"2 of .* files of the store are damaged or missing: {damaged}, {missing}"):
+        verify(tmp_path, engine="loky", jobs=2)
+    create_dataset(table, tmp_path, engine="serial")
+    assert contents(tmp_path) == before
+    verify(tmp_path, engine="serial")
+
+
+def test_an_index_of_other_files_is_found(tmp_path: Path, table: pd.DataFrame) -> None:
+    index, _ = create_dataset(table, tmp_path, engine="serial")
+    write_table(index.assign(pixel_hash=index["pixel_hash"].iloc[::-1].to_numpy()), tmp_path / "index.parquet")
+    with pytest.raises(UserError, match=r"index.parquet is not the index of the files beside it"):
+        verify(tmp_path, engine="serial")
+
+
+def _command(repository: Path, *arguments: object, **how: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "src.preprocess.create_dataset", *map(str, arguments)],
+        cwd=repository,
+        text=True,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how},  # type: ignore[call-overload]
+    )
+
+
+def _wait_for_files(folder: Path, count: int) -> None:
+    for _ in range(3000):
+        if folder.is_dir() and sum(path.suffix == ".b2nd" for path in folder.iterdir()) >= count:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no {count} files in {folder}")
+
+
+def test_kill_9_at_any_moment_loses_nothing(
+    tmp_path: Path, long_table: pd.DataFrame, repository: Path, contents: Contents
+) -> None:
+    write_table(long_table, tmp_path / "table.parquet")
+    create_dataset(long_table, tmp_path / "whole", engine="serial")
+    moments = random.Random(0)  # noqa: S311
+    interrupted = 0
+    for attempt in range(3):
+        store = tmp_path / f"store{attempt}"
+        arguments = ("--table", tmp_path / "table.parquet", "--output", store, "--engine", "loky", "--jobs", 2)
+        # no pipes: workers that outlive their killed parent a while would keep them open
+        process = _command(repository, *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _wait_for_files(store, 1 + attempt)
+        time.sleep(moments.uniform(0, 0.3))
+        process.kill()
+        process.wait()
+        left = {path.name: path.stat().st_mtime_ns for path in store.glob("[!.]*.b2nd")}
+        interrupted += not (store / "index.parquet").is_file()
+        (store / ".ID_x.0123.partial.b2nd").write_bytes(b"half")  # as a worker leaves it that dies while it writes
+        again = _command(repository, *arguments)
+        _, errors = again.communicate()
+        assert again.returncode == 0, errors
+        assert contents(store) == contents(tmp_path / "whole")
+        assert all((store / name).stat().st_mtime_ns == changed for name, changed in left.items())  # not made again
+    assert interrupted >= 2  # else this shows nothing
+
+
+def test_a_worker_of_a_cluster_is_killed(
+    tmp_path: Path, long_table: pd.DataFrame, repository: Path, contents: Contents, mortal_cluster: tuple
+) -> None:
+    address, workers = mortal_cluster
+    write_table(long_table, tmp_path / "table.parquet")
+    create_dataset(long_table, tmp_path / "whole", engine="serial")
+    process = _command(
+        repository, "--table", tmp_path / "table.parquet", "--output", tmp_path / "store",
+        "--engine", "dask", "--dask-address", address,
+    )  # fmt: skip
+    _wait_for_files(tmp_path / "store", 10)
+    workers[0].kill()
+    assert not (tmp_path / "store/index.parquet").exists()  # in the middle
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert contents(tmp_path / "store") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("engine", ["serial", "loky"])
+def test_sigterm_stops_in_a_resumable_state(
+    tmp_path: Path, long_table: pd.DataFrame, repository: Path, contents: Contents, engine: str
+) -> None:
+    write_table(long_table, tmp_path / "table.parquet")
+    arguments = ("--table", tmp_path / "table.parquet", "--output", tmp_path / "store", "--engine", engine, "--jobs", 2)
+    process = _command(repository, *arguments)
+    _wait_for_files(tmp_path / "store", 5)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert errors.splitlines()[-1].startswith("stopped: ")
+    assert "Traceback" not in errors
+    assert not list((tmp_path / "store").glob(".*"))
+
+
+def test_two_runs_at_once(tmp_path: Path, table: pd.DataFrame, repository: Path) -> None:
+    with module.filled_by_one_run(tmp_path), pytest.raises(UserError, match="is being filled by another run"):
+        create_dataset(table, tmp_path, engine="serial")
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_work(
+    tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=3_000_000)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: usage)
+    full_size = pd.concat([table.assign(rows=512, columns=512)] * 100).iloc[:4700]
+    with pytest.raises(UserError, match=r"will take about 0.4 GB more, and its disk has 0.0 GB free; make room"):
+        create_dataset(full_size, tmp_path, engine="serial")
+    assert list(tmp_path.glob("*.b2nd")) == []
+
+
+@pytest.mark.parametrize("engine", ["serial", "loky"])
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
+    tmp_path: Path, table: pd.DataFrame, repository: Path, engine: str
+) -> None:
+    write_table(table, tmp_path / "table.parquet")
+    size = 6000  # a store's file of five slices is larger
+    process = _command(
+        repository, "--table", tmp_path / "table.parquet", "--output", tmp_path / "store", "--engine", engine,
+        "--jobs", 2, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    )  # fmt: skip
+    _, errors = process.communicate()
+    assert process.returncode == 2, errors
+    assert re.fullmatch(rf"error: {tmp_path}/store/\S+\.b2nd: File too large", errors.splitlines()[-1])
+    assert "Traceback" not in errors
+    assert not list((tmp_path / "store").glob(".*"))
+    assert all(path.stat().st_size <= size for path in (tmp_path / "store").iterdir())
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path, table: pd.DataFrame, repository: Path) -> None:
+    write_table(table, tmp_path / "table.parquet")
+    (tmp_path / "file").touch()
+    process = _command(repository, "--table", tmp_path / "table.parquet", "--output", tmp_path / "file/store")
+    _, errors = process.communicate()
+    assert process.returncode == 2
+    assert errors == f"error: {tmp_path}/file/store: Not a directory\n"

@@ -1,0 +1,36 @@
+"""Take the CSV files out of Kaggle's zip; the slices stay in it."""
+
+from pathlib import Path
+
+from src.arguments import Parser
+from src.errors import UserError, run_command
+from src.files.archive import extract
+from src.files.atomic import replacing
+
+NAMES = tuple(f"stage_{stage}_{name}.csv" for stage in (2, 1) for name in ("train", "sample_submission"))
+
+
+def main() -> None:
+    """Read arguments, unpack, report."""
+    parser = Parser(
+        prog="python -m src.preprocess.unpack_csv",
+        description=__doc__,
+        epilog="example: python -m src.preprocess.unpack_csv "
+        "--archive input/rsna-intracranial-hemorrhage-detection.zip --output input",
+    )
+    parser.add_argument("--archive", type=Path, required=True, help="Kaggle's zip")
+    parser.add_argument("--output", type=Path, required=True, help="the folder to put them into")
+    args = parser.parse_args()
+    if not args.archive.is_file():
+        raise UserError(f"{args.archive} is missing; expected Kaggle's zip")
+    found = extract(args.archive, list(NAMES))
+    if not found:
+        raise UserError(f"{args.archive} holds none of {', '.join(NAMES)}; is it this competition's?")
+    for name, contents in found.items():
+        with replacing(args.output / name) as temporary:
+            temporary.write_bytes(contents)
+    print(f"{args.output}: {', '.join(found)} from {args.archive.name}")
+
+
+if __name__ == "__main__":
+    run_command(main)
