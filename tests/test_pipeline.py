@@ -77,6 +77,7 @@ def test_the_submission_is_the_mean_of_all_predictions(run: tuple[Path, dict[str
     assert len(rejected) == 1
     assert rejected[0] not in mean.index
     assert f"{rejected[0]}_any" in found.index
+    assert f"-f '{root}/submission/submission.csv' -m" in printed["ensemble"]  # how to submit it
     assert f"1 rejected slices filled (1 with the {FROM_NEIGHBOURS})" in printed["ensemble"]
 
 

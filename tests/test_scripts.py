@@ -5,9 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
+
+from src.files.layout import Layout
 
 SCRIPTS = ("setup", "demo", "test", "preprocess", "train", "predict", "ensemble")
 MODULES = (
@@ -15,6 +19,8 @@ MODULES = (
     "src.preprocess.dicom_to_dataframe",
     "src.preprocess.create_dataset",
     "src.preprocess.make_folds",
+    "src.preprocess.audit",
+    "src.preprocess.unpack_csv",
     "src.classify.launch",
     "src.classify.train",
     "src.classify.predict",
@@ -67,6 +73,54 @@ def test_missing_input(repository: Path, tmp_path: Path, competition: Path) -> N
     _mistake(_run(repository, "preprocess", ICH_ROOT=tmp_path), "no folder stage_1_train or stage_1_train_images")
 
 
+def _zip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in sorted(folder.rglob("*")):
+            file.write(path, f"rsna-intracranial-hemorrhage-detection/{path.relative_to(folder)}")
+
+
+def test_kaggles_zip_gives_the_same_bytes_as_the_folders(
+    repository: Path, tmp_path: Path, preprocessed: Layout
+) -> None:
+    (tmp_path / "input").mkdir()
+    _zip(tmp_path / "input/rsna.zip", preprocessed.root / "input")
+    result = _run(repository, "preprocess", ICH_ROOT=tmp_path, JOBS=2)
+    assert result.returncode == 0, result.stderr
+    assert {path.name for path in (tmp_path / "input").iterdir()} == {
+        "rsna.zip", "stage_2_train.csv", "stage_2_sample_submission.csv"
+    }  # fmt: skip
+    for split in ("train", "test"):
+        for path in preprocessed.store(split).iterdir():
+            same = (tmp_path / "cache" / split / path.name).read_bytes() == path.read_bytes()
+            assert same or path.name == "rejected.csv", path.name  # which names the files
+        rejected = pd.read_csv(tmp_path / "cache" / split / "rejected.csv")
+        assert rejected["reason"].tolist() == ["truncated"]
+        assert rejected["path"][0].endswith(f"rsna.zip/rsna-intracranial-hemorrhage-detection/stage_2_{split}/"
+                                            f"{rejected['ID'][0]}.dcm")  # fmt: skip
+    assert (tmp_path / "cache/folds.parquet").read_bytes() == preprocessed.folds.read_bytes()
+    assert "in several folds: 0 patients, 0 studies, 0 images" in result.stdout
+
+
+def test_mistakes_with_zips(repository: Path, tmp_path: Path, competition: Path) -> None:
+    (tmp_path / "input").mkdir()
+    archive = tmp_path / "input/rsna.zip"
+    _zip(archive, competition / "input")
+    archive.write_bytes(archive.read_bytes()[:-1000])
+    _mistake(_run(repository, "preprocess", ICH_ROOT=tmp_path), "rsna.zip is no whole zip archive", "download it again")
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("other.csv", "")
+    _mistake(_run(repository, "preprocess", ICH_ROOT=tmp_path), "holds none of stage_2_train.csv")
+    (tmp_path / "input/other.zip").touch()
+    _mistake(_run(repository, "preprocess", ICH_ROOT=tmp_path), "several zips, other.zip and rsna.zip")
+
+
+def test_ids_never_lead_out_of_the_folder(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "input/stage_2_train").mkdir(parents=True)
+    for slice_id in ("ID_../../x", "ID_12/../../x", "/etc/passwd", "ID_"):
+        (tmp_path / "input/stage_2_train.csv").write_text(f"ID,Label\n{slice_id}_any,0\n")
+        _mistake(_run(repository, "preprocess", ICH_ROOT=tmp_path), f"1 malformed ids: '{slice_id}_any' in row 2")
+
+
 def test_a_malformed_id(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "input/stage_2_train_images").mkdir(parents=True)
     (tmp_path / "input/stage_2_train.csv").write_text("ID,Label\nID_12_any,0\nID_12_epidura,0\n")
@@ -91,6 +145,7 @@ def test_an_unknown_key_and_a_missing_conf(repository: Path, tmp_path: Path) -> 
         ("train", {"ICH_ROOT": "/etc/passwd"}, "is no folder"),
         ("preprocess", {"JOBS": "0"}, "argument --jobs: 0: expected 1 or more"),
         ("preprocess", {"ENGINE": "slurm"}, "argument --engine: invalid choice: 'slurm'"),
+        ("preprocess", {"DASK_ADDRESS": "tcp://host:8786"}, "--dask-address goes with --engine dask, not with loky"),
     ],
 )
 def test_bad_settings(

@@ -88,10 +88,9 @@ def find_members(archive: Path, names: list[str]) -> list[Member | None]:
                 continue
             if entry.compress_type not in METHODS or entry.flag_bits & 0x1:
                 raise UserError(f"{archive}: {entry.filename} is encrypted or packed in an unusual way; unpack it")
-            if entry.header_offset + _LOCAL_HEADER.size + entry.compress_size > whole:
-                raise UserError(
-                    f"{archive} is truncated: {entry.filename} should go on beyond its end; download it again"
-                )
+            end = entry.header_offset + _LOCAL_HEADER.size + entry.compress_size
+            if entry.header_offset < 0 or end > whole:
+                raise UserError(f"{archive} is truncated: it lacks bytes of {entry.filename}; download it again")
             member = Member(
                 str(archive),
                 entry.filename,

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from src.ct.hounsfield import STORED_RANGE, to_hounsfield, to_stored_range, to_unit
+from src.ct.hounsfield import STORED_RANGE, to_hounsfield, to_stored_hounsfield, to_stored_range, to_unit
 
 
 def test_slope_and_intercept() -> None:
@@ -52,3 +52,34 @@ def test_unit_spans_the_stored_range() -> None:
     unit = to_unit(np.array([*STORED_RANGE, 50], dtype=np.int16))
     assert unit.dtype == np.float32
     assert unit.tolist() == [0, 1, 0.5]
+
+
+EVERY_16_BIT_VALUE = np.arange(1 << 16, dtype=np.uint16)
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint16])
+@pytest.mark.parametrize("intercept", [0, -1024, -1000, 24, 999, -32768, 32767, 65536, -65536, 1_000_000, -1_000_000])
+@pytest.mark.parametrize(("bits_stored", "pixel_representation"), [(16, 0), (16, 1), (12, 0), (12, 1)])
+def test_integers_say_the_same_as_floats(
+    kind: type, intercept: int, bits_stored: int, pixel_representation: int
+) -> None:
+    # only what 12 bits can hold is ever asked of the repair
+    stored = (EVERY_16_BIT_VALUE[:4096] if bits_stored == 12 else EVERY_16_BIT_VALUE).view(kind)
+    how = {"intercept": intercept, "bits_stored": bits_stored, "pixel_representation": pixel_representation}
+    found = to_stored_hounsfield(stored, slope=1, **how)
+    assert found.dtype == np.int16
+    np.testing.assert_array_equal(found, to_stored_range(to_hounsfield(stored, slope=1, **how)))
+
+
+@given(
+    hnp.arrays(
+        st.sampled_from([np.int8, np.uint8, np.int16, np.uint16, np.int32]), hnp.array_shapes(min_dims=2, max_dims=2)
+    ),
+    st.sampled_from([1, 0.5, -1, 2.75]),
+    st.one_of(st.integers(-5000, 5000), st.floats(-5000, 5000, width=32)),
+)
+def test_any_rescale_is_stored_rounded_and_clipped(stored: np.ndarray, slope: float, intercept: float) -> None:
+    how = {"slope": slope, "intercept": intercept, "bits_stored": 16, "pixel_representation": 1}
+    found = to_stored_hounsfield(stored, **how)
+    np.testing.assert_array_equal(found, to_stored_range(to_hounsfield(stored, **how)))
+    assert found.shape == stored.shape

@@ -1,30 +1,83 @@
+import errno
 from pathlib import Path
 
 import pytest
 
-from src.files.atomic import replacing
+from src.errors import UserError
+from src.files.atomic import filled_by_one_run, replacing, sweep_partials
 
 
-def test_appears_whole(tmp_path: Path) -> None:
-    target = tmp_path / "new" / "table.csv"
-    with replacing(target) as temporary:
-        temporary.write_text("a")
-        assert not target.exists()
-        assert temporary.suffix == ".csv"
-    assert target.read_text() == "a"
-    assert list(target.parent.iterdir()) == [target]
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
-def _fail_half_way(target: Path) -> None:
-    with replacing(target) as temporary:
-        temporary.write_text("half")
-        raise ZeroDivisionError
+def test_a_file_appears_and_is_replaced(tmp_path: Path) -> None:
+    _write(tmp_path / "made/file.txt", "one")
+    _write(tmp_path / "made/file.txt", "two")
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["file.txt"]
+    assert (tmp_path / "made/file.txt").read_text() == "two"
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
-    target = tmp_path / "table.csv"
-    target.write_text("before")
-    with pytest.raises(ZeroDivisionError):
-        _fail_half_way(target)
-    assert target.read_text() == "before"
-    assert list(tmp_path.iterdir()) == [target]
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(KeyError), replacing(path) as temporary:  # noqa: PT012 - the failure comes in the middle
+        temporary.write_text("half of it")
+        raise KeyError
+    assert [each.name for each in tmp_path.iterdir()] == ["file.txt"]
+    assert path.read_text() == "old"
+
+
+def test_nothing_is_at_the_place_before_all_of_it_is(tmp_path: Path) -> None:
+    with replacing(tmp_path / "file.txt") as temporary:
+        temporary.write_text("half")
+        assert temporary.suffix == ".txt"
+        assert not (tmp_path / "file.txt").exists()
+
+
+def test_two_writers_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    with replacing(path, sweep=False) as one, replacing(path, sweep=False) as other:
+        assert one != other
+        one.write_text("one")
+        other.write_text("other")
+    assert path.read_text() in ("one", "other")
+
+
+def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
+    for name in (
+        ".file.0a.partial.txt",
+        ".file.77.partial.txt",
+        ".other.0a.partial.txt",
+        ".file.0a.txt",
+        ".f[i]le.1.partial.txt",
+    ):
+        (tmp_path / name).touch()
+    _write(tmp_path / "file.txt", "x")
+    _write(tmp_path / "f[i]le.txt", "x")
+    assert {path.name for path in tmp_path.glob(".*")} == {".other.0a.partial.txt", ".file.0a.txt"}
+    sweep_partials(tmp_path)
+    assert {path.name for path in tmp_path.glob(".*")} == {".file.0a.txt"}
+
+
+def test_an_error_names_the_file_that_was_wanted(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as error, replacing(tmp_path / "file.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert error.value.filename == str(tmp_path / "file.txt")
+    with pytest.raises(FileNotFoundError) as missing, replacing(tmp_path / "file.txt"):
+        pass  # nothing was written
+    assert missing.value.filename == str(tmp_path / "file.txt")
+
+
+def test_one_run_fills_a_folder(tmp_path: Path) -> None:
+    with filled_by_one_run(tmp_path / "store"):
+        with (
+            pytest.raises(UserError, match="store is being filled by another run"),
+            filled_by_one_run(tmp_path / "store"),
+        ):
+            pass
+        with filled_by_one_run(tmp_path / "other"):
+            pass
+    with filled_by_one_run(tmp_path / "store"):
+        pass

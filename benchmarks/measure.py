@@ -1,0 +1,59 @@
+"""How the benchmarks measure: rivals take turns in one process, memory is that of a process of its own."""
+
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def take_turns(rivals: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Run each function once a round, after one round that does not count: median seconds of each."""
+    seconds: dict[str, list[float]] = {name: [] for name in rivals}
+    for counts in (False, *[True] * rounds):
+        for name, run in rivals.items():
+            begun = time.perf_counter()
+            run()
+            if counts:
+                seconds[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def alone(function: Callable[..., Any], *arguments: Any) -> tuple[float, int, Any]:
+    """Call a function in a fresh process: (seconds, peak memory of that process in MB, its result)."""
+    context = multiprocessing.get_context("spawn")
+    answer = context.SimpleQueue()
+    process = context.Process(target=_measured, args=(answer, function, arguments))
+    process.start()
+    result = json.loads(answer.get())
+    process.join()
+    return result["seconds"], result["megabytes"], result["result"]
+
+
+def _measured(answer: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    begun = time.perf_counter()
+    result = function(*arguments)
+    seconds = time.perf_counter() - begun
+    # not ru_maxrss, which a process inherits from the one that started it
+    with open("/proc/self/status", encoding="utf-8") as file:  # noqa: PTH123
+        peak = next(int(line.split()[1]) // 1024 for line in file if line.startswith("VmHWM"))
+    answer.put(json.dumps({"seconds": seconds, "megabytes": peak, "result": result}))
+
+
+def table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    """Print a table as Markdown."""
+    cells = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    print(f"\n{title}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    for row in cells:
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
+def machine() -> str:
+    """The hardware, in words."""
+    with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+        names = {line.split(":")[1].strip() for line in file if line.startswith("model name")}
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores ({', '.join(names)}), {memory:.0f} GiB, Python {platform.python_version()}"
