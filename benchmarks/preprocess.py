@@ -48,9 +48,17 @@ PREVALENCE = {
 # ---- one head CT, many times
 
 
-def copy_head_ct(head_ct: Path, folder: Path, slices: int) -> pd.DataFrame:
+def generated_head_ct(folder: Path) -> list[Path]:
+    """The slices of one generated head CT, of the size and encoding of a usual one."""
+    make_competition(folder, patients=8, slices=5, size=512, difficulty="easy", seed=0)
+    paths = [path for path in sorted((folder / "stage_2_train").glob("*.dcm")) if path.stat().st_size > 512 * 512 * 2]
+    table = read_headers([path.stem for path in paths], [str(path) for path in paths])
+    usual = table[(table["columns"] == 512) & (table["rows"] == 512) & (table["bits_stored"] == 16)]
+    return [Path(path) for path in usual.loc[usual["SeriesInstanceUID"] == usual["SeriesInstanceUID"].iloc[0], "path"]]
+
+
+def copy_head_ct(originals: list[Path], folder: Path, slices: int) -> pd.DataFrame:
     """Copy a head CT until there are some `slices`: the table of the copies, each a series."""
-    originals = sorted(head_ct.glob("*.dcm"))
     ids, series = [], []
     for number in range(-(-slices // len(originals))):
         for i, path in enumerate(originals):
@@ -342,13 +350,11 @@ def main() -> None:
     warnings.simplefilter("ignore")  # pydicom's, of ids that are no UIDs
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        head_ct, images = args.head_ct, work / "images"
-        images.mkdir()
-        if head_ct is None:
-            make_competition(work / "generated", patients=1, slices=28, size=512, difficulty="easy", seed=0)
-            head_ct = work / "generated" / "stage_2_train"
-        copies = copy_head_ct(head_ct, images, args.slices)
-        print(f"{machine()}; {len(copies)} slices of {head_ct.name}, {args.rounds} rounds, medians")
+        (work / "images").mkdir()
+        head_ct = sorted(args.head_ct.glob("*.dcm")) if args.head_ct else generated_head_ct(work / "generated")
+        copies = copy_head_ct(head_ct, work / "images", args.slices)
+        kind = args.head_ct.name if args.head_ct else "a generated head CT"
+        print(f"{machine()}; {len(copies)} slices of {kind}, {args.rounds} rounds, medians")
         storing(copies, work, args.rounds)
         reading(copies, work, args.rounds)
         headers(copies, work, args.rounds)

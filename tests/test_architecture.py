@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from src.files.dicom import REASONS
+
 TOOLS = Path(sys.executable).parent
 
 
@@ -59,6 +61,12 @@ def test_the_readme_explains_every_package(repository: Path) -> None:
     readme = (repository / "README.md").read_text()
     for package in re.findall(r"^([\w-]+)==", (repository / "requirements.txt").read_text(), flags=re.MULTILINE):
         assert f"`{package}`" in readme, package
+
+
+def test_the_documents_explain_every_reason(repository: Path) -> None:
+    text = (repository / "docs/preprocessing.md").read_text()
+    for reason in REASONS:
+        assert f"| `{reason}` |" in text, reason
 
 
 def test_the_top_level_is_the_cards(repository: Path) -> None:

@@ -4,11 +4,10 @@ import fcntl
 import glob
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from src.errors import UserError
 
 
 @contextmanager
@@ -46,9 +45,9 @@ def sweep_partials(folder: Path, path: Path | None = None) -> None:
 
 @contextmanager
 def filled_by_one_run(folder: Path) -> Iterator[None]:
-    """Hold a folder, made if missing, for one run: a second one is told so with UserError.
+    """Hold a folder, made if missing, for one run: a second one says so and waits.
 
-    The hold ends with the process, however that ends.
+    The hold ends with the process, however that ends: a run whose script was killed may live on for a while.
     """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
@@ -56,7 +55,8 @@ def filled_by_one_run(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{folder} is being filled by another run; wait for it to end, or stop it") from None
+            print(f"{folder} is being filled by another run; waiting for its end", file=sys.stderr, flush=True)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError:
             pass  # a file system without locks: two runs there write the same files twice, but whole
         yield

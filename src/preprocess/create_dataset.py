@@ -67,8 +67,7 @@ def create_dataset(table: pd.DataFrame, folder: Path, **engine: Any) -> tuple[pd
     index: a row per stored slice; rejected: a row per slice that is not stored, whether its header or its pixels were
     at fault. Together they have every ID of the table once. engine: see `run_tasks`.
 
-    Raises UserError where the store is of another format or input, is being filled by another run, or where the disk
-    lacks the room that it will take.
+    Raises UserError where the store is of another format or input, or where the disk lacks the room that it will take.
     """
     folder = folder.resolve()  # workers may stand elsewhere
     usable = table[table["reason"] == ""]

@@ -5,11 +5,10 @@ task itself. (Larger objects would be handed to one worker first, and be lost wi
 """
 
 import argparse
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from typing import Any
 from joblib import Parallel, delayed, parallel_config
 
 from src.arguments import positive
-from src.errors import UserError, first_few
+from src.errors import UserError
+from src.preprocess.dask_engine import dask_engine
 from src.progress import progress
 
-_PATIENCE_S = 30  # with a cluster that is being started
 _GO_ON = "give the same command again: it goes on from what is finished"
 
 
@@ -94,81 +93,13 @@ def _serial(jobs: int, dask_address: str | None, shared: list[str]) -> Iterator[
 @contextmanager
 def _loky(jobs: int, dask_address: str | None, shared: list[str]) -> Iterator[None]:
     # where workers are ended early, loky's helper process may warn of what they held, after the line that says why
-    ignored = os.environ.get("PYTHONWARNINGS", "")
-    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [ignored, "ignore:resource_tracker:UserWarning"]))
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     with parallel_config(backend="loky", n_jobs=jobs):
         yield
-
-
-@contextmanager
-def _dask(jobs: int, dask_address: str | None, shared: list[str]) -> Iterator[None]:
-    try:
-        from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin
-        from joblib._dask import DaskDistributedBackend
-    except ImportError:
-        raise UserError("--engine dask needs dask: python -m pip install --requirement requirements-dask.txt") from None
-
-    class Backend(DaskDistributedBackend):
-        """joblib's own, which waits for ever for a task that the cluster gave up (joblib 1.6.0)."""
-
-        def submit(self, func: Any, callback: Any = None) -> Any:
-            future = super().submit(func, callback)
-            future.add_done_callback(lambda done: callback(done.exception()) if done.exception() else None)
-            return future
-
-    # scheduler and workers must find this code wherever they were started; workers that join later too
-    find_us = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})"
-
-    class FindUs(WorkerPlugin):
-        name = "intracranial-hemorrhage"
-
-        def setup(self, worker: Any) -> None:
-            exec(find_us)  # noqa: S102 - the line above
-
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it reports what comes out as one line below
-    try:
-        # unlike loky's, a cluster's workers are not asked for by number, they are there
-        cluster: Any = dask_address or LocalCluster(
-            n_workers=jobs, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
-        )
-        client = Client(cluster, timeout=_PATIENCE_S)
-    except (OSError, ValueError) as error:
-        raise UserError(f"no dask scheduler answers at {dask_address}: {error}") from error
-    with nullcontext() if dask_address else _closing(cluster), client:
-        try:
-            client.wait_for_workers(1, timeout=_PATIENCE_S)
-        except TimeoutError as error:
-            raise UserError(f"the scheduler {dask_address} has no workers; start some (docs/cluster.md)") from error
-        client.run_on_scheduler(exec, find_us)
-        client.register_plugin(FindUs())
-        for place in shared:
-            blind = [worker for worker, sees in client.run(os.path.exists, place).items() if not sees]
-            if blind:
-                raise UserError(f"the workers {first_few(blind)} do not see {place}; it must lie on a disk they share")
-        try:
-            with parallel_config(backend=Backend(client=client), n_jobs=-1):
-                yield
-        except KilledWorker as error:
-            raise UserError(f"the same task ended several workers, most often for want of memory: {error}") from error
-        except RuntimeError as error:
-            if isinstance(error.__cause__, ModuleNotFoundError):
-                raise UserError(f"scheduler or workers lack what is needed here: {error.__cause__}") from error
-            raise
-
-
-@contextmanager
-def _closing(cluster: Any) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        # a worker that was just being started anew cannot be closed, and ends with this process; what ended the work
-        # must not be hidden by that
-        with suppress(Exception):
-            cluster.close()
 
 
 ENGINES: dict[str, Callable[[int, str | None, list[str]], AbstractContextManager[None]]] = {
     "serial": _serial,
     "loky": _loky,
-    "dask": _dask,
+    "dask": dask_engine,
 }

@@ -1,9 +1,9 @@
 import errno
+import threading
 from pathlib import Path
 
 import pytest
 
-from src.errors import UserError
 from src.files.atomic import filled_by_one_run, replacing, sweep_partials
 
 
@@ -70,14 +70,19 @@ def test_an_error_names_the_file_that_was_wanted(tmp_path: Path) -> None:
     assert missing.value.filename == str(tmp_path / "file.txt")
 
 
-def test_one_run_fills_a_folder(tmp_path: Path) -> None:
+def test_a_second_run_waits_for_the_first(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    order = []
+
+    def second() -> None:
+        with filled_by_one_run(tmp_path / "store"):
+            order.append("second")
+
+    waiting = threading.Thread(target=second)
     with filled_by_one_run(tmp_path / "store"):
-        with (
-            pytest.raises(UserError, match="store is being filled by another run"),
-            filled_by_one_run(tmp_path / "store"),
-        ):
-            pass
-        with filled_by_one_run(tmp_path / "other"):
-            pass
-    with filled_by_one_run(tmp_path / "store"):
-        pass
+        waiting.start()
+        with filled_by_one_run(tmp_path / "other"):  # nobody holds this one
+            waiting.join(timeout=0.3)
+        order.append("first")
+    waiting.join(timeout=10)
+    assert order == ["first", "second"]
+    assert capfd.readouterr().err == f"{tmp_path}/store is being filled by another run; waiting for its end\n"

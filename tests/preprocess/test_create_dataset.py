@@ -301,9 +301,14 @@ def test_sigterm_stops_in_a_resumable_state(
     assert not list((tmp_path / "store").glob(".*"))
 
 
-def test_two_runs_at_once(tmp_path: Path, table: pd.DataFrame, repository: Path) -> None:
-    with module.filled_by_one_run(tmp_path), pytest.raises(UserError, match="is being filled by another run"):
-        create_dataset(table, tmp_path, engine="serial")
+def test_two_runs_at_once(tmp_path: Path, long_table: pd.DataFrame, repository: Path, contents: Contents) -> None:
+    write_table(long_table, tmp_path / "table.parquet")
+    create_dataset(long_table, tmp_path / "whole", engine="serial")
+    arguments = ("--table", tmp_path / "table.parquet", "--output", tmp_path / "store", "--engine", "serial")
+    runs = [_command(repository, *arguments) for _ in range(2)]
+    errors = [run.communicate(timeout=60)[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], errors
+    assert contents(tmp_path / "store") == contents(tmp_path / "whole")
 
 
 def test_a_disk_that_is_too_small_is_told_before_the_work(

@@ -1,0 +1,95 @@
+"""A dask cluster as an engine of joblib: the only part that knows dask, which only its users need to install."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+from joblib import parallel_config
+
+from src.errors import UserError, first_few
+
+PATIENCE_S = 30  # with a cluster that is being started
+
+
+@contextmanager
+def dask_engine(jobs: int, address: str | None, shared: list[str]) -> Iterator[None]:
+    """Let joblib work on a running cluster, or without an address on a local one of `jobs` workers.
+
+    shared: paths that every worker must see. Raises UserError where the cluster or its workers cannot be had.
+    """
+    try:
+        from distributed import Client, KilledWorker, LocalCluster
+    except ImportError:
+        raise UserError("--engine dask needs dask: python -m pip install --requirement requirements-dask.txt") from None
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it reports what comes out as one line below
+    try:
+        cluster: Any = address or LocalCluster(
+            n_workers=jobs, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
+        )
+        client = Client(cluster, timeout=PATIENCE_S)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no dask scheduler answers at {address}: {error}") from error
+    with nullcontext() if address else _closing(cluster), client:
+        _prepare(client, shared)
+        try:
+            with parallel_config(backend=_backend(client), n_jobs=-1):
+                yield
+        except KilledWorker as error:
+            raise UserError(f"the same task ended several workers, most often for want of memory: {error}") from error
+        except RuntimeError as error:
+            if isinstance(error.__cause__, ModuleNotFoundError):
+                raise UserError(f"scheduler or workers lack what is needed here: {error.__cause__}") from error
+            raise
+
+
+def _prepare(client: Any, shared: list[str]) -> None:
+    """Wait for workers, let them find this code, and make sure that they see what the tasks are about."""
+    from distributed import WorkerPlugin
+
+    # wherever scheduler and workers were started; as a plugin, for workers that join later too
+    find_us = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})"
+
+    class FindUs(WorkerPlugin):
+        name = "intracranial-hemorrhage"
+
+        def setup(self, worker: Any) -> None:
+            exec(find_us)  # noqa: S102 - the line above
+
+    try:
+        client.wait_for_workers(1, timeout=PATIENCE_S)
+    except TimeoutError as error:
+        raise UserError("the dask scheduler has no workers; start some (docs/cluster.md)") from error
+    client.run_on_scheduler(exec, find_us)
+    client.register_plugin(FindUs())
+    for place in shared:
+        blind = [worker for worker, sees in client.run(os.path.exists, place).items() if not sees]
+        if blind:
+            raise UserError(f"the workers {first_few(blind)} do not see {place}; it must lie on a disk they share")
+
+
+def _backend(client: Any) -> Any:
+    from joblib._dask import DaskDistributedBackend
+
+    class Backend(DaskDistributedBackend):
+        """joblib's own, which waits for ever for a task that the cluster gave up (joblib 1.6.0)."""
+
+        def submit(self, func: Any, callback: Any = None) -> Any:
+            future = super().submit(func, callback)
+            future.add_done_callback(lambda done: callback(done.exception()) if done.exception() else None)
+            return future
+
+    return Backend(client=client)
+
+
+@contextmanager
+def _closing(cluster: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        # a worker that is just being started anew cannot be closed, and ends with this process; what ended the work
+        # must not be hidden by that
+        with suppress(Exception):
+            cluster.close()
