@@ -22,9 +22,11 @@ def dask_engine(jobs: int, address: str | None, shared: list[str]) -> Iterator[N
     """
     try:
         from distributed import Client, KilledWorker, LocalCluster
+        from distributed.client import FutureCancelledError
     except ImportError:
         raise UserError("--engine dask needs dask: python -m pip install --requirement requirements-dask.txt") from None
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it reports what comes out as one line below
+    for name in [each for each in logging.root.manager.loggerDict if each.split(".")[0] == "distributed"]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # they report what comes out as one line below
     try:
         cluster: Any = address or LocalCluster(
             n_workers=jobs, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
@@ -39,6 +41,8 @@ def dask_engine(jobs: int, address: str | None, shared: list[str]) -> Iterator[N
                 yield
         except KilledWorker as error:
             raise UserError(f"the same task ended several workers, most often for want of memory: {error}") from error
+        except FutureCancelledError as error:
+            raise UserError(f"the cluster is lost ({error.reason}); give the same command again, it goes on") from error
         except RuntimeError as error:
             if isinstance(error.__cause__, ModuleNotFoundError):
                 raise UserError(f"scheduler or workers lack what is needed here: {error.__cause__}") from error
@@ -74,9 +78,14 @@ def _backend(client: Any) -> Any:
     from joblib._dask import DaskDistributedBackend
 
     class Backend(DaskDistributedBackend):
-        """joblib's own, which waits for ever for a task that the cluster gave up (joblib 1.6.0)."""
+        """joblib's own, with two things mended (joblib 1.6.0)."""
+
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            # for a single worker joblib would do the work in this process
+            return max(2, super().effective_n_jobs(n_jobs))
 
         def submit(self, func: Any, callback: Any = None) -> Any:
+            # of a task that the cluster gave up nobody would hear
             future = super().submit(func, callback)
             future.add_done_callback(lambda done: callback(done.exception()) if done.exception() else None)
             return future

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pytest
@@ -13,12 +14,17 @@ from src.files.layout import Layout
 from src.files.tables import read_table
 
 DASK = str(Path(sys.executable).parent / "dask")
-Cluster = tuple[str, list[subprocess.Popen]]
+
+
+class Cluster(NamedTuple):
+    address: str
+    workers: list[subprocess.Popen]
+    scheduler: subprocess.Popen
 
 
 @contextmanager
 def _cluster(folder: Path, repository: Path) -> Iterator[Cluster]:
-    """A dask scheduler and two workers, real processes on loopback: (address, workers)."""
+    """A dask scheduler and two workers, real processes on loopback."""
     from distributed import Client
 
     file, log = folder / "scheduler.json", (folder / "log").open("w")
@@ -38,7 +44,7 @@ def _cluster(folder: Path, repository: Path) -> Iterator[Cluster]:
         with Client(scheduler_file=str(file), timeout="30s") as client:
             client.wait_for_workers(2, timeout=60)
             address = client.scheduler.address
-        yield address, workers
+        yield Cluster(address, workers, scheduler)
     finally:
         for process in (*workers, scheduler):
             process.kill()

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -268,20 +269,38 @@ def test_kill_9_at_any_moment_loses_nothing(
 
 
 def test_a_worker_of_a_cluster_is_killed(
-    tmp_path: Path, long_table: pd.DataFrame, repository: Path, contents: Contents, mortal_cluster: tuple
+    tmp_path: Path, long_table: pd.DataFrame, repository: Path, contents: Contents, mortal_cluster: Any
 ) -> None:
-    address, workers = mortal_cluster
     write_table(long_table, tmp_path / "table.parquet")
     create_dataset(long_table, tmp_path / "whole", engine="serial")
     process = _command(
         repository, "--table", tmp_path / "table.parquet", "--output", tmp_path / "store",
-        "--engine", "dask", "--dask-address", address,
+        "--engine", "dask", "--dask-address", mortal_cluster.address,
     )  # fmt: skip
     _wait_for_files(tmp_path / "store", 10)
-    workers[0].kill()
+    mortal_cluster.workers[0].kill()
     assert not (tmp_path / "store/index.parquet").exists()  # in the middle
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
+    assert contents(tmp_path / "store") == contents(tmp_path / "whole")
+
+
+def test_the_scheduler_of_a_cluster_is_killed(
+    tmp_path: Path, long_table: pd.DataFrame, repository: Path, contents: Contents, mortal_cluster: Any
+) -> None:
+    write_table(long_table, tmp_path / "table.parquet")
+    create_dataset(long_table, tmp_path / "whole", engine="serial")
+    arguments = ("--table", tmp_path / "table.parquet", "--output", tmp_path / "store")
+    process = _command(repository, *arguments, "--engine", "dask", "--dask-address", mortal_cluster.address)
+    _wait_for_files(tmp_path / "store", 10)
+    mortal_cluster.scheduler.kill()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2, errors
+    assert errors.splitlines()[-1].startswith("error: the cluster is lost (scheduler-connection-lost)")
+    assert "Traceback" not in errors
+    again = _command(repository, *arguments, "--engine", "serial")
+    _, errors = again.communicate(timeout=60)
+    assert again.returncode == 0, errors
     assert contents(tmp_path / "store") == contents(tmp_path / "whole")
 
 

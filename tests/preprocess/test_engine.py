@@ -1,7 +1,7 @@
 import os
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,16 +15,24 @@ def test_results_come_in_the_order_of_the_tasks(engine: str) -> None:
     assert list(run_tasks(pow, tasks, desc="", total=50, engine=engine, jobs=2)) == [n**2 for n in range(50)]
 
 
-def test_a_running_cluster(cluster: tuple[str, list[subprocess.Popen]]) -> None:
+def test_a_running_cluster(cluster: Any) -> None:
     tasks = ((number, 2) for number in range(50))
-    found = run_tasks(pow, tasks, desc="", total=50, engine="dask", dask_address=cluster[0])
+    found = run_tasks(pow, tasks, desc="", total=50, engine="dask", dask_address=cluster.address)
     assert list(found) == [n**2 for n in range(50)]
 
 
-def test_workers_that_do_not_share_the_disk(cluster: tuple[str, list[subprocess.Popen]], tmp_path: Path) -> None:
-    tasks = run_tasks(pow, [(1, 1)], desc="", total=1, engine="dask", dask_address=cluster[0], shared=[tmp_path / "x"])
+def test_workers_that_do_not_share_the_disk(cluster: Any, tmp_path: Path) -> None:
+    tasks = run_tasks(
+        pow, [(1, 1)], desc="", total=1, engine="dask", dask_address=cluster.address, shared=[tmp_path / "x"]
+    )
     with pytest.raises(UserError, match=r"the workers tcp.*, tcp.* do not see .*x; it must lie on a disk they share"):
         list(tasks)
+
+
+@pytest.mark.parametrize(("engine", "jobs"), [("loky", 2), ("dask", 1), ("dask", 2)])
+def test_the_work_is_done_by_the_workers(engine: str, jobs: int) -> None:
+    found = set(run_tasks(os.getpid, [()] * 8, desc="", total=8, engine=engine, jobs=jobs))
+    assert os.getpid() not in found
 
 
 def test_progress_counts_units(capsys: pytest.CaptureFixture[str]) -> None:
