@@ -31,6 +31,7 @@ esac
 : "${DASK_ADDRESS:=}"
 : "${MAX_REJECTED:=}"
 case $NPROC in *[!0-9]* | 0) fail "NPROC=$NPROC: expected a number of processes, 1 or more" ;; esac
+case $MAX_REJECTED in *[!0-9.]*) fail "MAX_REJECTED=$MAX_REJECTED: expected a share from 0 to 1" ;; esac
 for list in CONFS FOLDS EPOCHS; do
     eval "value=\$$list"
     [ -n "$(echo $value)" ] || fail "$list is blank; expected names with blanks between them"

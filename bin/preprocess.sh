@@ -18,22 +18,30 @@ mkdir -p "$ICH_ROOT/input" "$ICH_ROOT/cache" "$ICH_ROOT/model" "$ICH_ROOT/submis
     fail "ICH_ROOT=$ICH_ROOT: folders cannot be made there"
 cache=$ICH_ROOT/cache
 
-# Kaggle's zip, where it is there
-zip=
-for file in "$ICH_ROOT"/input/*.zip; do
-    [ -f "$file" ] || continue
-    [ -z "$zip" ] || fail "$ICH_ROOT/input has several zips, ${zip##*/} and ${file##*/}; leave Kaggle's alone there"
-    zip=$file
+# Find Kaggle's zip: sets zip, to nothing where there is none.
+find_zip() {
+    zip=
+    for file in "$ICH_ROOT"/input/*.zip; do
+        [ -f "$file" ] || continue
+        [ -z "$zip" ] || fail "$ICH_ROOT/input has several zips, ${zip##*/} and ${file##*/}; leave Kaggle's alone there"
+        zip=$file
+    done
+}
+
+for csv in train sample_submission; do
+    ls "$ICH_ROOT"/input/stage_[12]_$csv.csv >/dev/null 2>&1 && continue
+    find_zip
+    [ -z "$zip" ] || run "$PYTHON" -m src.preprocess.unpack_csv --archive "$zip" --output "$ICH_ROOT/input"
 done
-if [ -n "$zip" ] && ! ls "$ICH_ROOT"/input/stage_[12]_train.csv >/dev/null 2>&1; then
-    run "$PYTHON" -m src.preprocess.unpack_csv --archive "$zip" --output "$ICH_ROOT/input"
-fi
 
 # Find the slices of a split ("train" or "test"), folders before the zip: sets images.
 find_images() {
-    for images in "$ICH_ROOT/input/${stage}_$1" "$ICH_ROOT/input/${stage}_$1_images" "$zip"; do
-        [ ! -e "$images" ] || return 0
+    for images in "$ICH_ROOT/input/${stage}_$1" "$ICH_ROOT/input/${stage}_$1_images"; do
+        [ ! -d "$images" ] || return 0
     done
+    find_zip
+    images=$zip
+    [ -z "$zip" ] || return 0
     fail "$ICH_ROOT/input has ${csv##*/} but no folder ${stage}_$1 or ${stage}_$1_images with its DICOM files, nor" \
         "Kaggle's zip"
 }

@@ -22,6 +22,14 @@ def positive(text: str) -> int:
     return number
 
 
+def share(text: str) -> float:
+    """A number from 0 to 1, as an argparse type."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{number}: expected a share from 0 to 1")
+    return number
+
+
 def natural(text: str) -> int:
     """An integer of at least 0, as an argparse type."""
     number = int(text)

@@ -114,6 +114,31 @@ def test_mistakes_with_zips(repository: Path, tmp_path: Path, competition: Path)
     _mistake(_run(repository, "preprocess", ICH_ROOT=tmp_path), "several zips, other.zip and rsna.zip")
 
 
+def test_csv_files_are_taken_out_of_the_zip_where_one_is_missing(
+    repository: Path, tmp_path: Path, competition: Path
+) -> None:
+    (tmp_path / "input").mkdir()
+    _zip(tmp_path / "input/rsna.zip", competition / "input")
+    mine = tmp_path / "input/stage_2_train.csv"  # as a run leaves it that is killed between the two, and as one's own
+    rows = (competition / "input/stage_2_train.csv").read_text().splitlines(keepends=True)
+    mine.write_text("".join(rows))
+    before = mine.stat().st_mtime_ns
+    result = _run(repository, "preprocess", ICH_ROOT=tmp_path, ENGINE="serial")
+    assert result.returncode == 0, result.stderr
+    assert "input: stage_2_sample_submission.csv from rsna.zip" in result.stdout
+    assert mine.stat().st_mtime_ns == before
+
+
+def test_zips_that_are_not_needed_are_no_concern(repository: Path, tmp_path: Path, preprocessed: Layout) -> None:
+    (tmp_path / "input").mkdir()
+    for path in (preprocessed.root / "input").iterdir():
+        (tmp_path / "input" / path.name).symlink_to(path)
+    for name in ("a.zip", "b.zip"):
+        (tmp_path / "input" / name).touch()
+    result = _run(repository, "preprocess", ICH_ROOT=tmp_path, ENGINE="serial")
+    assert result.returncode == 0, result.stderr
+
+
 def test_ids_never_lead_out_of_the_folder(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "input/stage_2_train").mkdir(parents=True)
     for slice_id in ("ID_../../x", "ID_12/../../x", "/etc/passwd", "ID_"):
@@ -145,6 +170,7 @@ def test_an_unknown_key_and_a_missing_conf(repository: Path, tmp_path: Path) -> 
         ("train", {"ICH_ROOT": "/etc/passwd"}, "is no folder"),
         ("preprocess", {"JOBS": "0"}, "argument --jobs: 0: expected 1 or more"),
         ("preprocess", {"ENGINE": "slurm"}, "argument --engine: invalid choice: 'slurm'"),
+        ("preprocess", {"MAX_REJECTED": "nan"}, "MAX_REJECTED=nan: expected a share from 0 to 1"),
         ("preprocess", {"DASK_ADDRESS": "tcp://host:8786"}, "--dask-address goes with --engine dask, not with loky"),
     ],
 )

@@ -52,8 +52,7 @@ class Member(NamedTuple):
                 raise DamagedMember(f"another file than {self.name} begins at byte {self.offset} of {self.archive}")
             start += name_bytes + extra_bytes
             if self.method == zipfile.ZIP_STORED:
-                wanted = self.packed_size if at_most is None else min(at_most, self.packed_size)
-                data = os.pread(descriptor, wanted, start)
+                data = os.pread(descriptor, self.size if at_most is None else min(at_most, self.size), start)
             else:
                 data = self._inflate(descriptor, start, at_most)
         if at_most is not None and at_most < self.size:
@@ -64,8 +63,8 @@ class Member(NamedTuple):
 
     def _inflate(self, descriptor: int, start: int, at_most: int | None) -> bytes:
         limit = self.size if at_most is None else min(at_most, self.size)
-        # a head needs no more packed bytes than its own length and some, unless it does not compress at all
-        packed = os.pread(descriptor, min(self.packed_size, limit + 1024), start)
+        # never more packed bytes than a deflater makes of what does not compress at all
+        packed = os.pread(descriptor, min(self.packed_size, limit + limit // 8 + 1024), start)
         try:
             return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, max(limit, 1))
         except zlib.error as error:

@@ -68,6 +68,7 @@ REASONS = (
 MAX_PIXELS = 2048 * 2048  # four times the largest matrix of a clinical CT scanner, 1024 x 1024
 MAX_BYTES = 64 * 1024 * 1024  # of a file: MAX_PIXELS of 32 bits are a quarter of it
 
+_MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _HEAD_BYTES = 16 * 1024  # the competition's headers take 1 to 2 KiB, a clinical one with private tags some 10
 
 _NUMBER_TAGS = {
@@ -147,10 +148,19 @@ def read_header(source: Path | Source) -> Header:
         return _header(dataset)
 
 
+def read_file(source: Path | Source) -> bytes:
+    """All bytes of a slice's file. Raises UnreadableDicom where there are none, or too many."""
+    return _read(source, None)[0]
+
+
 def read_stored(source: Path | Source) -> tuple[np.ndarray, Header]:
     """Read the pixels as the file stores them: ((rows, columns) of an integer type, header). Raises UnreadableDicom."""
+    return parse_stored(read_file(source))
+
+
+def parse_stored(data: bytes) -> tuple[np.ndarray, Header]:
+    """What `read_stored` reads, from the file's bytes."""
     with _pydicom_quiet():
-        data, _ = _read(source, None)
         head = data[:_HEAD_BYTES]
         parsed = None if _DEFLATED in head else _parse_head(head)
         if parsed is None:
@@ -228,6 +238,10 @@ def _read(source: Path | Source, at_most: int | None) -> tuple[bytes, bool]:
             return source.read(at_most), at_most is None or at_most >= source.size
         except DamagedMember as error:
             raise UnreadableDicom("damaged_archive", str(error)) from error
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            raise UnreadableDicom("damaged_archive", f"{source.archive}: {error.strerror}") from error
     try:
         # not blocking: a named pipe would wait for ever
         with open(os.open(source, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:  # noqa: PTH123
@@ -414,11 +428,10 @@ def _padding_range(header: Header) -> tuple[int, int] | None:
     """The stored values that are padding, both ends included (PS3.3 C.7.5.1.1.2); None where there are none."""
     if np.isnan(header.padding_value):
         return None
-    ends = np.array([header.padding_value, header.padding_limit]).astype(np.int64)
-    # in the same bits as the pixels: a padding value may come with bits that they do not have
-    kind = np.dtype(f"{'ui'[header.pixel_representation]}{header.bits_allocated // 8}")
-    low, high = sorted(_within_bits(ends.astype(kind), header).tolist())
-    return low, high
+    low, high = sorted((int(header.padding_value), int(header.padding_limit)))
+    least, most = _stored_limits(header)
+    # a value that the stored bits cannot hold, such as -2000 of 12 unsigned bits, is no pixel's
+    return (low, high) if least <= low and high <= most else None
 
 
 def _padding(stored: np.ndarray, header: Header) -> np.ndarray | None:
@@ -442,7 +455,7 @@ def _header(dataset: pydicom.Dataset) -> Header:
     photometric = _text(dataset, "PhotometricInterpretation")
     if not photometric:
         raise UnreadableDicom("missing_tag", "PhotometricInterpretation is absent")
-    if _number(dataset, "SamplesPerPixel", default=1) != 1 or not photometric.startswith("MONOCHROME"):
+    if _number(dataset, "SamplesPerPixel", default=1) != 1 or photometric not in _MONOCHROME:
         raise UnreadableDicom("not_a_slice", f"{photometric} pixels; expected one monochrome sample")
     bits_stored = int(_number(dataset, "BitsStored"))
     row_spacing, column_spacing = _numbers(dataset, "PixelSpacing", 2)

@@ -50,6 +50,7 @@ class StoredSlice(NamedTuple):
     pixel_hash: str  # of the pixels as the DICOM file stored them, whatever the store does to them
     brain_share: float
     checksum: int  # of the pixels as the store keeps them
+    file_crc32: int  # of the DICOM file's bytes, as a zip states it too
 
 
 INDEX_COLUMNS = StoredSlice._fields
@@ -63,6 +64,7 @@ class SliceToStore:
     pixels: np.ndarray
     pixel_hash: str
     brain_share: float
+    file_crc32: int
 
 
 def pixel_hash(stored: np.ndarray) -> str:
@@ -118,7 +120,15 @@ def write_series(
         frame.schunk.update_data(position, pixels, copy=False)  # a chunk is a slice, row by row
         stored.append(
             StoredSlice(
-                each.ID, path.name, position, rows, columns, each.pixel_hash, each.brain_share, _checksum_of(pixels)
+                each.ID,
+                path.name,
+                position,
+                rows,
+                columns,
+                each.pixel_hash,
+                each.brain_share,
+                _checksum_of(pixels),
+                each.file_crc32,
             )
         )
     if not stored:
@@ -185,31 +195,37 @@ def series_files(folder: Path) -> set[str]:
 
 
 def make_store(folder: Path) -> None:
-    """Make an empty store where there is none. Raises UserError where there is one of another format."""
-    about = folder / "store.json"
-    if about.is_file() or series_files(folder):
+    """Make a folder an image store, if it is none yet. Raises UserError where it is one of another format."""
+    if series_files(folder):
         check_store(folder)
-        return
-    with replacing(about) as temporary:
-        temporary.write_text(json.dumps({"format": FORMAT_VERSION}) + "\n")
+    about = folder / "store.json"
+    if _noted_format(about) != FORMAT_VERSION:
+        with replacing(about) as temporary:
+            temporary.write_text(json.dumps({"format": FORMAT_VERSION}) + "\n")
 
 
 def check_store(folder: Path) -> None:
     """Raise UserError where a folder is no image store of this version's format."""
-    about = folder / "store.json"
-    try:
-        found = json.loads(about.read_text())["format"]
-    except FileNotFoundError:
-        if not folder.is_dir() or not series_files(folder):
-            raise UserError(f"{folder} is no image store; bin/preprocess.sh makes it") from None
-        found = 1  # which had no such file
-    except (ValueError, KeyError, TypeError):
-        found = "unknown"
+    files = series_files(folder) if folder.is_dir() else set()
+    found = _noted_format(folder / "store.json")
+    if found is None:
+        if not files:
+            raise UserError(f"{folder} is no image store; bin/preprocess.sh makes it")
+        # the first format had no such note; of this one it was lost, if any file of the store says so
+        ours = any(read_series_rows(folder / name) is not None for name in sorted(files)[:10])
+        found = FORMAT_VERSION if ours else 1
     if found != FORMAT_VERSION:
         raise UserError(
             f"{folder} is an image store of format {found}, this version reads and writes format {FORMAT_VERSION}; "
             "delete that folder and run bin/preprocess.sh again"
         )
+
+
+def _noted_format(about: Path) -> int | None:
+    try:
+        return int(json.loads(about.read_text())["format"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 class ImageStore:

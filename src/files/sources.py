@@ -1,5 +1,6 @@
 """Where a slice's bytes are, a file by itself or a member of an archive, and how a table says so."""
 
+import platform
 from pathlib import Path
 from typing import TypeAlias
 
@@ -57,9 +58,30 @@ def source_path(source: Source) -> str:
 
 
 def state_of(source: Source) -> tuple[int, int]:
-    """(size in bytes, time of the last change in ns) of a slice's file; (-1, 0) where it is missing."""
+    """(size in bytes, time of the last change in ns) of a slice's file; (-1, 0) where it is missing.
+
+    The time is that of its contents or of its entry in the folder, whichever is later: copying and unpacking tools give
+    a new file an old time. A member's is 0: it has a CRC, which says more.
+    """
+    if isinstance(source, Member):
+        return source.size, 0
     try:
-        found = Path(source.archive if isinstance(source, Member) else source).stat()
+        found = Path(source).stat()
     except OSError:
         return -1, 0
-    return source.size if isinstance(source, Member) else found.st_size, found.st_mtime_ns
+    return found.st_size, max(found.st_mtime_ns, found.st_ctime_ns)
+
+
+def require_folder(sources: list[Source]) -> None:
+    """Raise UserError where the folder of some slices cannot be seen, on this machine: no slice's fault."""
+    folder = next((Path(source).parent for source in sources if not isinstance(source, Member)), None)
+    if folder is not None and not folder.exists():  # of a missing member it is the archive
+        raise UserError(f"{folder} cannot be seen on {platform.node()}; is its disk mounted there?")
+
+
+def places_of(table: pd.DataFrame) -> list[Path]:
+    """The folders and archives that a table's slices are in, a few of them."""
+    archives = [Path(archive) for archive in table["archive"].unique() if archive]
+    files = table.loc[table["archive"] == "", "path"]
+    folders = {Path(path).parent for path in files.iloc[:: max(1, len(files) // 100)]}
+    return [*archives, *sorted(folders)]

@@ -12,7 +12,7 @@ from src.files.atomic import replacing
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as parquet, atomically."""
     with replacing(path) as temporary:
-        table.to_parquet(temporary, index=False)
+        table.to_parquet(temporary, index=False, write_page_checksum=True)
 
 
 def read_table(path: Path, columns: Iterable[str], *, made_by: str) -> pd.DataFrame:
@@ -23,8 +23,8 @@ def read_table(path: Path, columns: Iterable[str], *, made_by: str) -> pd.DataFr
     if not path.is_file():
         raise UserError(f"{path} is missing; {made_by} makes it")
     try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+        table = pd.read_parquet(path, page_checksum_verification=True)
+    except Exception as error:  # whatever damaged bytes lead Arrow and pandas to
         raise UserError(f"{path} is not a readable parquet table ({error}); {made_by} makes it") from error
     missing = [column for column in columns if column not in table.columns]
     if missing:

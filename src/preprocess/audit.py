@@ -21,6 +21,7 @@ from src.files.tables import read_csv, read_table
 from src.labels import LABELS, SUBTYPES
 from src.preprocess.make_folds import MIN_BRAIN_SHARE
 
+GAP = 1.5  # times the series' median distance between neighbours: a slice is missing there, or the gantry moved on
 SAME_POSITION_MM = 0.001  # slices of a series that lie closer than this lie on each other
 
 _TAGS = ("ID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "z", "reason")
@@ -87,14 +88,16 @@ def label_conflicts(train: Split) -> dict[str, int]:
 
 
 def series_positions(slices: pd.DataFrame) -> dict[str, int]:
-    """Series, and those of them with slices that have no position, lie on each other, or belong to several patients."""
+    """Series, and those whose slices have no position, lie on each other, leave gaps or are of several patients."""
     ordered = slices.sort_values(["SeriesInstanceUID", "z"])
     series = ordered.groupby("SeriesInstanceUID")
     gap = series["z"].diff()
+    usual = gap.groupby(ordered["SeriesInstanceUID"]).transform("median")
     return {
         "series": int(series.ngroups),
         "with_missing_positions": int(ordered.loc[ordered["z"].isna(), "SeriesInstanceUID"].nunique()),
         "with_duplicate_positions": int(ordered.loc[gap < SAME_POSITION_MM, "SeriesInstanceUID"].nunique()),
+        "with_gaps": int(ordered.loc[gap > GAP * usual, "SeriesInstanceUID"].nunique()),
         "of_several_patients": int((series["PatientID"].nunique() > 1).sum()),
     }
 
@@ -122,8 +125,8 @@ def report(found: dict[str, Any]) -> str:
         rejects = ", ".join(f"{count} {reason}" for reason, count in sorted(found["rejected"][split].items()))
         lines.append(
             f"{split}: {series['series']} series, {series['with_missing_positions']} with missing positions, "
-            f"{series['with_duplicate_positions']} with duplicate positions, {series['of_several_patients']} of "
-            f"several patients; rejected slices: {rejects or 'none'}"
+            f"{series['with_duplicate_positions']} with duplicate positions, {series['with_gaps']} with gaps, "
+            f"{series['of_several_patients']} of several patients; rejected slices: {rejects or 'none'}"
         )
     table = pd.DataFrame(found["prevalence"]).T.astype({"slices": int, "patients": int})
     table[list(LABELS)] *= 100

@@ -7,18 +7,21 @@ the series that are missing, damaged, or older than their slices. With --verify 
 import hashlib
 import os
 import shutil
+import sys
+import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from src.arguments import Parser
+from src.arguments import Parser, share
 from src.ct.brain import brain_share
 from src.errors import UserError, first_few, run_command
+from src.files.archive import Member
 from src.files.atomic import filled_by_one_run, replacing, sweep_partials
-from src.files.dicom import UnreadableDicom, read_stored, stored_hounsfield_of
+from src.files.dicom import REASONS, UnreadableDicom, parse_stored, read_file, stored_hounsfield_of
 from src.files.images import (
     BYTES_PER_PIXEL,
     INDEX_COLUMNS,
@@ -33,8 +36,8 @@ from src.files.images import (
     series_files,
     write_series,
 )
-from src.files.sources import SOURCE_COLUMNS, Source, source_path, sources_of, state_of
-from src.files.tables import read_table, write_table
+from src.files.sources import SOURCE_COLUMNS, Source, places_of, require_folder, source_path, sources_of, state_of
+from src.files.tables import read_csv, read_table, write_table
 from src.preprocess.engine import add_engine_arguments, engine_arguments, run_tasks
 
 TABLE_COLUMNS = ("ID", "SeriesInstanceUID", "z_index", "rows", "columns", *SOURCE_COLUMNS, "reason", "message")
@@ -76,7 +79,7 @@ def create_dataset(table: pd.DataFrame, folder: Path, **engine: Any) -> tuple[pd
         make_store(folder)
         sweep_partials(folder)
         there = series_files(folder)
-        _check_input(folder, there - files.keys())
+        _clear_input(folder, there - files.keys(), table["ID"])
         _check_disk(folder, sum(pixels for file, pixels in files.items() if file not in there))
         index, rejected = [], [Rejected(*row) for row in _rows(table[table["reason"] != ""], Rejected._fields)]
         for stored, rejects in run_tasks(
@@ -85,7 +88,7 @@ def create_dataset(table: pd.DataFrame, folder: Path, **engine: Any) -> tuple[pd
             desc="storing slices",
             total=len(usable),
             size=lambda result: len(result[0]) + len(result[1]),
-            shared=[folder],
+            shared=[folder, *places_of(usable)],
             **engine,
         ):
             index += stored
@@ -113,14 +116,20 @@ def store_series(
     """
     path = Path(folder, file)
     rejected: list[Rejected] = []
+    require_folder([source for _, source in slices])
     source, newest = _fingerprint(slices)
     kept = read_series_rows(path, source)
-    if kept is not None and path.stat().st_mtime_ns >= newest:
+    if kept is not None and path.stat().st_mtime_ns >= newest and _same_members(kept, slices):
         stored = {row.ID for row in kept}
         lacking = [each for each in slices if each[0] not in stored]
         if next(_read_slices(lacking, (rows, columns), rejected), None) is None:
             return kept, rejected
         rejected.clear()
+    if path.exists() and all(state_of(source) == (-1, 0) for _, source in slices):
+        raise UserError(
+            f"all {len(slices)} slices of {path} are gone since the table was made, {source_path(slices[0][1])} for "
+            "one; is their disk mounted? What was stored of them is left as it is"
+        )
     readable = _read_slices(slices, (rows, columns), rejected)
     written = write_series(path, readable, most=len(slices), shape=(rows, columns), source=source)
     if not written:
@@ -145,7 +154,7 @@ def count_reasons(rejected: pd.DataFrame) -> str:
 
 
 def verify(folder: Path, **engine: Any) -> int:
-    """Read every byte of a store and return the number of its files. engine: see `run_tasks`.
+    """Read every byte of a store and return the number of its series' files. engine: see `run_tasks`.
 
     Raises UserError that names the files that are damaged, missing, or not as the index says.
     """
@@ -174,6 +183,9 @@ def verify(folder: Path, **engine: Any) -> int:
         raise UserError(
             f"{folder / 'index.parquet'} is not the index of the files beside it; run the same command without --verify"
         )
+    rejected = read_csv(folder / "rejected.csv", Rejected._fields, dtype={"ID": "str"})
+    if not set(rejected["reason"]) <= set(REASONS) or set(rejected["ID"]) & set(index["ID"]):
+        raise UserError(f"{folder / 'rejected.csv'} is not what was written; run the same command without --verify")
     return len(files)
 
 
@@ -199,14 +211,15 @@ def _read_slices(
     """Read slices one by one; those that cannot be are added to `rejected`."""
     for slice_id, source in slices:
         try:
-            stored, header = read_stored(source)
+            data = read_file(source)
+            stored, header = parse_stored(data)
             if stored.shape != shape:
                 raise UnreadableDicom("bad_value", "the file has changed since the table was made")
             pixels = stored_hounsfield_of(stored, header)
         except UnreadableDicom as error:
             rejected.append(Rejected(slice_id, source_path(source), error.reason, str(error)))
             continue
-        yield SliceToStore(slice_id, pixels, pixel_hash(stored), brain_share(pixels))
+        yield SliceToStore(slice_id, pixels, pixel_hash(stored), brain_share(pixels), zlib.crc32(data))
 
 
 def _fingerprint(slices: list[tuple[str, Source]]) -> tuple[str, int]:
@@ -222,25 +235,56 @@ def _fingerprint(slices: list[tuple[str, Source]]) -> tuple[str, int]:
     return digest.hexdigest(), newest
 
 
-def _check_input(folder: Path, foreign: set[str]) -> None:
-    if foreign:
-        raise UserError(
-            f"{folder} holds {len(foreign)} files of series that the table lacks, {first_few(sorted(foreign))}: it was "
-            "made from another input; delete that folder, or give another --output"
-        )
+def _same_members(kept: list[StoredSlice], slices: list[tuple[str, Source]]) -> bool:
+    """Whether an archive's members still are what was stored; of files, their times say so."""
+    stored = {row.ID: row.file_crc32 for row in kept}
+    return all(
+        stored.get(slice_id, source.crc32) == source.crc32 for slice_id, source in slices if isinstance(source, Member)
+    )
+
+
+def _clear_input(folder: Path, foreign: set[str], slice_ids: Iterable[str]) -> None:
+    """Delete files that the table has another place for by now: their slices changed size, series, or cannot be read.
+
+    Raises UserError for files of slices that the table does not know: those are of another input.
+    """
+    known = set(slice_ids) if foreign else set()
+    outdated = []
+    for name in sorted(foreign):
+        rows = read_series_rows(folder / name)
+        if rows is None or any(row.ID not in known for row in rows):
+            raise UserError(
+                f"{folder} holds slices that the table lacks, in {len(foreign)} files ({first_few(sorted(foreign))}): "
+                "it was made from another input; delete it, or those files, or give another --output"
+            )
+        outdated.append(folder / name)
+    for path in outdated:
+        print(f"{path} is out of date: its slices are of another size or series now, or unreadable", file=sys.stderr)
+        path.unlink()
 
 
 def _check_disk(folder: Path, pixels: int) -> None:
     needed, free = pixels * BYTES_PER_PIXEL, shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"{folder} will take about {needed / 1e9:.1f} GB more, and its disk has {free / 1e9:.1f} GB free; "
+            f"{folder} will take about {_size(needed)} more, and its disk has {_size(free)} free; "
             "make room, or put cache/ on another disk (ICH_ROOT, or --output)"
         )
 
 
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
 def _index_table(rows: list[StoredSlice]) -> pd.DataFrame:
-    kinds = {"position": "int32", "rows": "int32", "columns": "int32", "brain_share": "float64", "checksum": "uint64"}
+    kinds = {
+        "position": "int32",
+        "rows": "int32",
+        "columns": "int32",
+        "brain_share": "float64",
+        "checksum": "uint64",
+        "file_crc32": "uint32",
+    }
     table = pd.DataFrame(rows, columns=list(INDEX_COLUMNS)).astype(kinds)
     return table.sort_values(["file", "position"], ignore_index=True)
 
@@ -261,7 +305,7 @@ def main() -> None:
     parser.add_argument("--verify", action="store_true", help="read every byte of the store, and name damaged files")
     parser.add_argument(
         "--max-rejected",
-        type=float,
+        type=share,
         default=MAX_REJECTED_SHARE,
         help=f"share of rejected slices that fails the run, from {MAX_REJECTED_COUNT} on (default %(default)s)",
     )

@@ -2,6 +2,9 @@
 
 import logging
 import os
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -11,7 +14,9 @@ from joblib import parallel_config
 
 from src.errors import UserError, first_few
 
-PATIENCE_S = 30  # with a cluster that is being started
+PATIENCE_S = 30  # with a cluster that is being started, or has lost its workers
+LEAST_TASKS_AHEAD = 64
+GO_ON = "give the same command again: it goes on from what is finished"
 
 
 @contextmanager
@@ -36,13 +41,14 @@ def dask_engine(jobs: int, address: str | None, shared: list[str]) -> Iterator[N
         raise UserError(f"no dask scheduler answers at {address}: {error}") from error
     with nullcontext() if address else _closing(cluster), client:
         _prepare(client, shared)
+        backend = _backend(client)
         try:
-            with parallel_config(backend=_backend(client), n_jobs=-1):
+            with parallel_config(backend=backend, n_jobs=-1), _watching(client, backend):
                 yield
         except KilledWorker as error:
             raise UserError(f"the same task ended several workers, most often for want of memory: {error}") from error
         except FutureCancelledError as error:
-            raise UserError(f"the cluster is lost ({error.reason}); give the same command again, it goes on") from error
+            raise UserError(f"the cluster is lost ({error.reason}); {GO_ON}") from error
         except RuntimeError as error:
             if isinstance(error.__cause__, ModuleNotFoundError):
                 raise UserError(f"scheduler or workers lack what is needed here: {error.__cause__}") from error
@@ -66,6 +72,8 @@ def _prepare(client: Any, shared: list[str]) -> None:
         client.wait_for_workers(1, timeout=PATIENCE_S)
     except TimeoutError as error:
         raise UserError("the dask scheduler has no workers; start some (docs/cluster.md)") from error
+    found = len(client.scheduler_info(n_workers=-1)["workers"])
+    print(f"dask: {found} workers at {client.scheduler.address}", file=sys.stderr, flush=True)
     client.run_on_scheduler(exec, find_us)
     client.register_plugin(FindUs())
     for place in shared:
@@ -80,17 +88,48 @@ def _backend(client: Any) -> Any:
     class Backend(DaskDistributedBackend):
         """joblib's own, with two things mended (joblib 1.6.0)."""
 
+        def __init__(self) -> None:
+            super().__init__(client=client)
+            self.under_way: set[Any] = set()  # futures
+
         def effective_n_jobs(self, n_jobs: int) -> int:
-            # for a single worker joblib would do the work in this process
-            return max(2, super().effective_n_jobs(n_jobs))
+            # asked once, at the start: for a single worker joblib would do the work in this process, and for few it
+            # would hand out too little for those that join later
+            return max(LEAST_TASKS_AHEAD, super().effective_n_jobs(n_jobs))
 
         def submit(self, func: Any, callback: Any = None) -> Any:
             # of a task that the cluster gave up nobody would hear
             future = super().submit(func, callback)
+            self.under_way.add(future)
+            future.add_done_callback(self.under_way.discard)
             future.add_done_callback(lambda done: callback(done.exception()) if done.exception() else None)
             return future
 
-    return Backend(client=client)
+    return Backend()
+
+
+@contextmanager
+def _watching(client: Any, backend: Any) -> Iterator[None]:
+    """End the work where the cluster has lost all its workers and none comes back: dask itself would wait for ever."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        alone_since = None
+        while not ended.wait(1):
+            alone = client.status == "running" and not client.scheduler_info(n_workers=-1)["workers"]
+            alone_since = (alone_since or time.monotonic()) if alone else None
+            if alone_since is not None and time.monotonic() - alone_since > PATIENCE_S:
+                for future in list(backend.under_way):
+                    future.set_exception(UserError(f"the cluster has had no workers for {PATIENCE_S} s; {GO_ON}"))
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from src.arguments import Parser
 from src.ct.geometry import positions_along_normal
 from src.errors import UserError, first_few, run_command
 from src.files.dicom import Header, UnreadableDicom, read_header
-from src.files.sources import Source, find_slices, source_columns
+from src.files.sources import Source, find_slices, require_folder, source_columns
 from src.files.tables import read_csv, write_table
 from src.labels import LABELS, split_row_ids
 from src.preprocess.engine import add_engine_arguments, engine_arguments, run_tasks
@@ -65,6 +65,7 @@ def pivot_labels(csv: Path, *, test: bool) -> tuple[pd.DataFrame, int]:
 
 def read_headers(ids: list[str], sources: list[Source]) -> pd.DataFrame:
     """Read the headers of some slices: a row per ID, `reason` and `message` empty where the header is usable."""
+    require_folder(sources)
     return pd.DataFrame(list(_header_rows(ids, sources))).assign(**source_columns(sources))
 
 

@@ -17,10 +17,8 @@ from joblib import Parallel, delayed, parallel_config
 
 from src.arguments import positive
 from src.errors import UserError
-from src.preprocess.dask_engine import dask_engine
+from src.preprocess.dask_engine import GO_ON, dask_engine
 from src.progress import progress
-
-_GO_ON = "give the same command again: it goes on from what is finished"
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +69,7 @@ def run_tasks(
                 yield result
         except BrokenProcessPool as error:
             raise UserError(
-                f"a worker process died, most often for want of memory; try fewer --jobs and {_GO_ON}"
+                f"a worker process died, most often for want of memory; try fewer --jobs and {GO_ON}"
             ) from error
         finally:
             results.close()

@@ -1,4 +1,4 @@
-"""Take the CSV files out of Kaggle's zip; the slices stay in it."""
+"""Take the CSV files out of Kaggle's zip, those that are not there yet; the slices stay in it."""
 
 from pathlib import Path
 
@@ -26,10 +26,11 @@ def main() -> None:
     found = extract(args.archive, list(NAMES))
     if not found:
         raise UserError(f"{args.archive} holds none of {', '.join(NAMES)}; is it this competition's?")
-    for name, contents in found.items():
+    lacking = {name: contents for name, contents in found.items() if not (args.output / name).exists()}
+    for name, contents in lacking.items():
         with replacing(args.output / name) as temporary:
             temporary.write_bytes(contents)
-    print(f"{args.output}: {', '.join(found)} from {args.archive.name}")
+    print(f"{args.output}: {', '.join(lacking) or 'nothing new'} from {args.archive.name}")
 
 
 if __name__ == "__main__":

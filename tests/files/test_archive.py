@@ -1,4 +1,5 @@
 import os
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -105,6 +106,24 @@ def test_a_member_inflates_to_no_more_than_its_directory_says(archive: Path) -> 
     assert small.read() == SLICE[:50]
     with pytest.raises(DamagedMember, match="does not have the checksum"):
         member._replace(size=len(SLICE) + 1).read()
+
+
+@pytest.mark.parametrize("size", [100, 5_000_000])
+def test_what_does_not_compress(tmp_path: Path, size: int) -> None:
+    noise, path = os.urandom(size), tmp_path / "noise.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("ID_1.dcm", noise)
+    assert _only(path, "ID_1.dcm").read() == noise
+    assert _only(path, "ID_1.dcm").read(60) == noise[:60]
+
+
+def test_a_directory_that_lies_about_packed_sizes(archive: Path) -> None:
+    for name in ("ID_1.dcm", "ID_2.dcm"):
+        member = _only(archive, name)
+        tracemalloc.start()
+        assert member._replace(packed_size=1 << 40).read() == member.read()
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+        tracemalloc.stop()
 
 
 def test_two_files_of_one_name(tmp_path: Path) -> None:

@@ -147,6 +147,7 @@ def _reason(path: Path) -> str:
         ({"NumberOfFrames": 2}, "not_a_slice"),
         ({"SamplesPerPixel": 3}, "not_a_slice"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "not_a_slice"),
+        ({"PhotometricInterpretation": "MONOCHROMEX"}, "not_a_slice"),
         ({"Rows": 256}, "truncated"),
     ],
 )
@@ -211,6 +212,13 @@ def test_padding_becomes_air(ct: Path) -> None:
     padding = (stored >= 1000) & (stored <= 2000)
     np.testing.assert_array_equal(read_hounsfield(ct), np.where(padding, AIR, before))
     assert 0.1 < padding.mean() < 0.9
+
+
+def test_padding_that_the_stored_bits_cannot_hold_is_no_pixels(ct: Path) -> None:
+    padding = pydicom.DataElement("PixelPaddingValue", "SS", -2000)  # 2096, in 12 bits: bone
+    _rewrite(ct, np.full((4, 4), 2096, dtype=np.uint16), BitsStored=12, HighBit=11, PixelRepresentation=0)
+    _change(ct, PixelPaddingValue=padding)
+    assert (read_hounsfield(ct) == 2096 - 1024).all()
 
 
 def test_padding_of_the_real_head_ct(real_head_ct: Path) -> None:

@@ -31,7 +31,7 @@ def _pixels(shape: tuple[int, int] = (40, 30)) -> np.ndarray:
 
 def _series(folder: Path, pixels: np.ndarray | None = None, most: int = N) -> list[StoredSlice]:
     pixels = _pixels() if pixels is None else pixels
-    slices = [SliceToStore(f"ID_{i}", pixels[i], f"hash{i}", i / 10) for i in range(len(pixels))]
+    slices = [SliceToStore(f"ID_{i}", pixels[i], f"hash{i}", i / 10, 1000 + i) for i in range(len(pixels))]
     return write_series(folder / "s.b2nd", slices, most=most, shape=pixels.shape[1:], source="a")
 
 
@@ -66,8 +66,8 @@ def test_a_file_carries_its_rows_of_the_index(tmp_path: Path) -> None:
     written = _series(tmp_path)
     assert read_series_rows(tmp_path / "s.b2nd", "a") == written
     first, second = written[:2]
-    assert first == ("ID_0", "s.b2nd", 0, 40, 30, "hash0", 0.0, first.checksum)
-    assert second == ("ID_1", "s.b2nd", 1, 40, 30, "hash1", 0.1, second.checksum)
+    assert first == ("ID_0", "s.b2nd", 0, 40, 30, "hash0", 0.0, first.checksum, 1000)
+    assert second == ("ID_1", "s.b2nd", 1, 40, 30, "hash1", 0.1, second.checksum, 1001)
     assert first.checksum != second.checksum
 
 
@@ -159,12 +159,25 @@ def test_a_store_of_another_format_says_so(tmp_path: Path) -> None:
     for attempt in (check_store, make_store, ImageStore):
         with pytest.raises(UserError, match=expected):
             attempt(tmp_path)
-    (tmp_path / "store.json").write_text("not JSON")
-    with pytest.raises(UserError, match="of format unknown"):
-        make_store(tmp_path)
-    (tmp_path / "store.json").unlink()  # as the first format was
-    with pytest.raises(UserError, match="of format 1"):
-        ImageStore(tmp_path)
+    (tmp_path / "store.json").unlink()
+    (tmp_path / "s.b2nd").write_bytes(b"as the first format was, without a checksum")
+    for attempt in (check_store, make_store, ImageStore):
+        with pytest.raises(UserError, match="of format 1"):
+            attempt(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["not JSON", "", "[]", None])
+def test_a_lost_note_of_the_format_condemns_no_store(tmp_path: Path, damage: str | None) -> None:
+    store = _store(tmp_path)
+    about = tmp_path / "store.json"
+    whole = about.read_text()
+    if damage is None:
+        about.unlink()
+    else:
+        about.write_text(damage)
+    assert ImageStore(tmp_path).index.equals(store.index)
+    make_store(tmp_path)
+    assert about.read_text() == whole
 
 
 def test_pixel_hash_is_of_values_and_shape() -> None:

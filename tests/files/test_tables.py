@@ -7,6 +7,23 @@ from src.errors import UserError
 from src.files.tables import read_csv, read_table, write_table
 
 
+def test_every_flipped_byte_of_a_table_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    table = pd.DataFrame({"ID": [f"ID_{i}" for i in range(50)], "n": range(50)})
+    write_table(table, path)
+    whole, refused = path.read_bytes(), 0
+    for at in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0x20
+        path.write_bytes(damaged)
+        try:
+            read_table(path, ["ID", "n"], made_by="x")
+        except UserError as error:
+            assert "t.parquet" in str(error)  # noqa: PT017 - either is right
+            refused += 1
+    assert refused > len(whole) / 3
+
+
 def test_round_trip(tmp_path: Path) -> None:
     table = pd.DataFrame({"ID": ["ID_1"], "z": [1.5]})
     write_table(table, tmp_path / "t.parquet")

@@ -44,7 +44,8 @@ def test_sound_data() -> None:
         assert all(shared == {"count": 0, "examples": []} for shared in found[part].values())
     assert not any(found["labels"].values())
     assert found["series"]["train"] == {
-        "series": 4, "with_missing_positions": 0, "with_duplicate_positions": 0, "of_several_patients": 0
+        "series": 4, "with_missing_positions": 0, "with_duplicate_positions": 0, "with_gaps": 0,
+        "of_several_patients": 0,
     }  # fmt: skip
     assert found["rejected"] == {"train": {"truncated": 2, "not_dicom": 1}, "test": {}}
 
@@ -88,11 +89,14 @@ def test_labels_that_contradict_each_other() -> None:
 
 def test_series_with_gaps_and_doubles() -> None:
     table = _slices(
-        7, SeriesInstanceUID=["a", "a", "b", "b", "b", "c", "c"], z=[1, np.nan, 5.0, 5.0004, 9.0, 3.0, 3.1],
-        PatientID=["p", "p", "q", "q", "q", "r", "s"],
-    )  # fmt: skip
+        12,
+        SeriesInstanceUID=list("aabbbccddddd"),
+        z=[1, np.nan, 5.0, 5.0004, 5.0008, 3.0, 3.1, 10, 20, 40, 30, 60],  # d lacks the slice at 50
+        PatientID=list("ppqqqrsttttt"),
+    )
     assert _audit(table)["series"]["train"] == {
-        "series": 3, "with_missing_positions": 1, "with_duplicate_positions": 1, "of_several_patients": 1
+        "series": 4, "with_missing_positions": 1, "with_duplicate_positions": 1, "with_gaps": 1,
+        "of_several_patients": 1,
     }  # fmt: skip
 
 

@@ -6,7 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from src.errors import UserError
 from src.files.dicom import UnreadableDicom, read_hounsfield
 from src.files.images import ImageStore
 from src.files.layout import Layout
+from src.files.sources import find_slices, source_columns
 from src.files.tables import write_table
 from src.preprocess import create_dataset as module
 from src.preprocess.create_dataset import check_rejected, create_dataset, verify
@@ -85,17 +88,17 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, table: pd.DataFrame, content
 def test_a_slice_that_can_be_read_at_last_is_taken_in(
     tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, series = module.read_stored, table[table["SeriesInstanceUID"] == table["SeriesInstanceUID"].iloc[0]]
+    real, series = module.read_file, table[table["SeriesInstanceUID"] == table["SeriesInstanceUID"].iloc[0]]
 
     def without_a_decoder(path: str):
         if path == series["path"].iloc[0]:
             raise UnreadableDicom("undecodable", "no decoder")
         return real(path)
 
-    monkeypatch.setattr(module, "read_stored", without_a_decoder)
+    monkeypatch.setattr(module, "read_file", without_a_decoder)
     index, rejected = create_dataset(series, tmp_path, engine="serial")
     assert (len(index), rejected["reason"].tolist()) == (len(series) - 1, ["undecodable"])
-    monkeypatch.setattr(module, "read_stored", real)
+    monkeypatch.setattr(module, "read_file", real)
     index, rejected = create_dataset(series, tmp_path, engine="serial")
     assert sorted(index["ID"]) == sorted(series["ID"])
     assert len(rejected) == 0
@@ -139,12 +142,28 @@ def test_many_rejects_fail_the_run() -> None:
     check_rejected(rejects, 999, 0.02)
 
 
-def test_a_store_of_another_input_says_so(tmp_path: Path, table: pd.DataFrame) -> None:
+def test_a_store_of_another_input_says_so(tmp_path: Path, table: pd.DataFrame, contents: Contents) -> None:
     create_dataset(table, tmp_path, engine="serial")
-    others = table[table["SeriesInstanceUID"] != table["SeriesInstanceUID"].iloc[0]]
+    before = contents(tmp_path)
     gone = table["SeriesInstanceUID"].iloc[0]
-    with pytest.raises(UserError, match=rf"holds 1 files of series that the table lacks, {gone}.*delete that folder"):
-        create_dataset(others, tmp_path, engine="serial")
+    with pytest.raises(UserError, match=rf"holds slices that the table lacks, in 1 files \({gone}.*another input"):
+        create_dataset(table[table["SeriesInstanceUID"] != gone], tmp_path, engine="serial")
+    assert contents(tmp_path) == before
+
+
+def test_a_series_that_is_unreadable_by_now_does_not_condemn_the_store(
+    tmp_path: Path, table: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_dataset(table, tmp_path, engine="serial")
+    one = table["SeriesInstanceUID"] == table["SeriesInstanceUID"].iloc[0]
+    # as dicom_to_dataframe has it once the files of a series are empty
+    now = table.assign(
+        reason=table["reason"].mask(one, "not_dicom"), SeriesInstanceUID=table["SeriesInstanceUID"].mask(one, "")
+    )
+    index, rejected = create_dataset(now, tmp_path, engine="serial")
+    assert len(index) + len(rejected) == len(table)
+    assert f"{table['SeriesInstanceUID'].iloc[0]}_64x64.b2nd is out of date" in capsys.readouterr().err
+    assert verify(tmp_path, engine="serial") == index["file"].nunique()
 
 
 def test_a_store_of_another_format_is_not_mixed_with(tmp_path: Path, table: pd.DataFrame, contents: Contents) -> None:
@@ -171,6 +190,61 @@ def test_a_newer_slice_is_taken_in_though_its_size_is_the_same(tmp_path: Path, t
     written = file.stat().st_ino
     create_dataset(one, tmp_path / "store", engine="serial")
     assert file.stat().st_ino == written
+
+
+@pytest.mark.parametrize("how", ["folder", "files"])
+def test_an_input_that_is_gone_costs_nothing(tmp_path: Path, table: pd.DataFrame, contents: Contents, how: str) -> None:
+    (tmp_path / "images").mkdir()
+    paths = [str(tmp_path / "images" / Path(path).name) for path in table["path"]]
+    for path, copy in zip(table["path"], paths, strict=True):
+        shutil.copy(path, copy)
+    table = table.assign(path=paths)
+    create_dataset(table, tmp_path / "store", engine="serial")
+    before = contents(tmp_path / "store")
+    (tmp_path / "images").rename(tmp_path / "unmounted")
+    if how == "files":
+        (tmp_path / "images").mkdir()  # where a disk was mounted
+    with pytest.raises(
+        UserError, match=r"cannot be seen on|are gone since the table was made, .* is their disk mounted"
+    ):
+        create_dataset(table, tmp_path / "store", engine="serial")
+    assert contents(tmp_path / "store") == before
+
+
+def test_a_slice_replaced_by_one_of_the_same_size_and_time(tmp_path: Path, table: pd.DataFrame) -> None:
+    one = table.iloc[:1].assign(path=str(tmp_path / "slice.dcm"))
+    path = Path(one["path"].iloc[0])
+    shutil.copy2(table["path"].iloc[0], path)
+    first, _ = create_dataset(one, tmp_path / "store", engine="serial")
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    data = path.read_bytes()
+    time.sleep(0.05)  # a file system's clock
+    path.write_bytes(data[:-2000] + data[-2000:][::-1])
+    os.utime(path, ns=times)  # as unzip and rsync do
+    second, _ = create_dataset(one, tmp_path / "store", engine="serial")
+    assert second["pixel_hash"].iloc[0] != first["pixel_hash"].iloc[0]
+
+
+def test_a_member_replaced_and_an_archive_touched(tmp_path: Path, table: pd.DataFrame) -> None:
+    sizes = table["path"].map(lambda path: Path(path).stat().st_size)
+    slices = table[sizes == sizes.mode()[0]].iloc[:3]  # so that only their checksums tell them apart
+    assert len(slices) == 3
+    archive = tmp_path / "kaggle.zip"
+
+    def pack(order: list[int]) -> pd.DataFrame:
+        with zipfile.ZipFile(archive, "w") as file:
+            for slice_id, i in zip(slices["ID"], order, strict=True):
+                file.write(slices["path"].iloc[i], f"{slice_id}.dcm")
+        os.utime(archive, (0, 0))
+        return slices.assign(**source_columns(find_slices(archive, slices["ID"].tolist())))
+
+    first, _ = create_dataset(pack([0, 1, 2]), tmp_path / "store", engine="serial")
+    written = {path: path.stat().st_ino for path in (tmp_path / "store").glob("*.b2nd")}
+    archive.touch()
+    create_dataset(slices.assign(**source_columns(find_slices(archive, slices["ID"].tolist()))), tmp_path / "store")
+    assert {path: path.stat().st_ino for path in (tmp_path / "store").glob("*.b2nd")} == written
+    second, _ = create_dataset(pack([1, 0, 2]), tmp_path / "store", engine="serial")
+    assert second["pixel_hash"].tolist() != first["pixel_hash"].tolist()
 
 
 def test_a_series_that_is_unreadable_now_leaves_no_file(tmp_path: Path, table: pd.DataFrame) -> None:
@@ -221,6 +295,17 @@ def test_an_index_of_other_files_is_found(tmp_path: Path, table: pd.DataFrame) -
     index, _ = create_dataset(table, tmp_path, engine="serial")
     write_table(index.assign(pixel_hash=index["pixel_hash"].iloc[::-1].to_numpy()), tmp_path / "index.parquet")
     with pytest.raises(UserError, match=r"index.parquet is not the index of the files beside it"):
+        verify(tmp_path, engine="serial")
+
+
+def test_what_was_rejected_is_verified_too(tmp_path: Path, table: pd.DataFrame) -> None:
+    create_dataset(table, tmp_path, engine="serial")
+    rejected = tmp_path / "rejected.csv"
+    rejected.write_text(rejected.read_text().replace("truncated", "truncatad"))
+    with pytest.raises(UserError, match=r"rejected.csv is not what was written"):
+        verify(tmp_path, engine="serial")
+    rejected.unlink()
+    with pytest.raises(UserError, match=r"rejected.csv is missing"):
         verify(tmp_path, engine="serial")
 
 
@@ -285,6 +370,21 @@ def test_a_worker_of_a_cluster_is_killed(
     assert contents(tmp_path / "store") == contents(tmp_path / "whole")
 
 
+def test_all_workers_of_a_cluster_are_killed(
+    tmp_path: Path, long_table: pd.DataFrame, repository: Path, mortal_cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from src.preprocess import dask_engine
+
+    monkeypatch.setattr(dask_engine, "PATIENCE_S", 2)
+    killer = threading.Thread(
+        target=lambda: (_wait_for_files(tmp_path, 5), [worker.kill() for worker in mortal_cluster.workers])
+    )
+    killer.start()
+    with pytest.raises(UserError, match="the cluster has had no workers for 2 s; give the same command again"):
+        create_dataset(long_table, tmp_path, engine="dask", dask_address=mortal_cluster.address)
+    killer.join()
+
+
 def test_the_scheduler_of_a_cluster_is_killed(
     tmp_path: Path, long_table: pd.DataFrame, repository: Path, contents: Contents, mortal_cluster: Any
 ) -> None:
@@ -336,7 +436,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_work(
     usage = shutil.disk_usage(tmp_path)._replace(free=3_000_000)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: usage)
     full_size = pd.concat([table.assign(rows=512, columns=512)] * 100).iloc[:4700]
-    with pytest.raises(UserError, match=r"will take about 0.4 GB more, and its disk has 0.0 GB free; make room"):
+    with pytest.raises(UserError, match=r"will take about 418.3 MB more, and its disk has 3.0 MB free; make room"):
         create_dataset(full_size, tmp_path, engine="serial")
     assert list(tmp_path.glob("*.b2nd")) == []
 
