@@ -219,7 +219,8 @@ def _read_slices(
         except UnreadableDicom as error:
             rejected.append(Rejected(slice_id, source_path(source), error.reason, str(error)))
             continue
-        yield SliceToStore(slice_id, pixels, pixel_hash(stored), brain_share(pixels), zlib.crc32(data))
+        crc32 = source.crc32 if isinstance(source, Member) else zlib.crc32(data)  # a member's was compared
+        yield SliceToStore(slice_id, pixels, pixel_hash(stored), brain_share(pixels), crc32)
 
 
 def _fingerprint(slices: list[tuple[str, Source]]) -> tuple[str, int]:
