@@ -50,13 +50,21 @@ class OptimizerConf(_Section):
     name: Literal["Adam", "AdamW", "SGD"]
     lr: float = Field(gt=0)
     weight_decay: float = Field(default=0, ge=0)
+    clip_norm: float | None = Field(default=None, gt=0)  # None: gradients are not clipped
 
 
 class SchedulerConf(_Section):
-    """MultiStepLR: the learning rate is multiplied by `gamma` after each of the epochs in `milestones`."""
+    """The learning rate rises linearly over the first steps, and falls by `gamma` after each epoch of `milestones`."""
 
+    warmup_steps: int = Field(default=0, ge=0)
     milestones: tuple[int, ...]
     gamma: float = Field(gt=0)
+
+    def factor(self, step: int, steps_per_epoch: int) -> float:
+        """What the learning rate is multiplied by at a step, counted from 0 over all epochs."""
+        finished = step // steps_per_epoch
+        falls = sum(finished >= milestone for milestone in self.milestones)
+        return self.gamma**falls * min(1.0, (step + 1) / (self.warmup_steps + 1))
 
 
 class Config(_Section):
@@ -71,8 +79,10 @@ class Config(_Section):
     scheduler: SchedulerConf
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)
+    accumulate: int = Field(default=1, ge=1)
     precision: Literal["fp16", "bf16", "none"]
     workers: int = Field(ge=0)
+    save_steps: int = Field(ge=0)
     seed: int = Field(ge=0)
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from src.config import changed_keys, dump_config, load_config
+from src.config import SchedulerConf, changed_keys, dump_config, load_config
 from src.errors import UserError
 
 
@@ -45,7 +45,10 @@ def test_overrides(conf: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("optimizer.learning_rate=1", "unknown key optimizer.learning_rate; known here: lr, name, weight_decay"),
+        (
+            "optimizer.learning_rate=1",
+            "unknown key optimizer.learning_rate; known here: clip_norm, lr, name",
+        ),
         ("optimiser.lr=1", "unknown key optimiser; did you mean optimizer?"),
         ("batch_size=many", "batch_size: .*integer.*, found 'many'"),
         ("batch_size=0", "batch_size: .*greater than or equal to 2, found 0"),
@@ -90,3 +93,10 @@ def test_every_key_is_explained_in_the_base(repository: Path) -> None:
     for key, value in config.items():
         for name in [key, *(value if isinstance(value, dict) else [])]:
             assert name == "name" or f"{name}:" in text, name
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    conf = SchedulerConf(warmup_steps=3, milestones=(1, 2), gamma=0.5)
+    factors = [conf.factor(step, steps_per_epoch=5) for step in range(15)]
+    assert factors == pytest.approx([0.25, 0.5, 0.75, 1, 1, *[0.5] * 5, *[0.25] * 5])
+    assert SchedulerConf(milestones=(), gamma=0.5).factor(0, 1) == 1

@@ -1,20 +1,16 @@
-"""Checkpoints: the weights after an epoch as safetensors that say what they are, and the state to resume from."""
+"""Checkpoints: the weights after an epoch, as safetensors that say what they are."""
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from src.classify.network import Network
 from src.errors import UserError, first_few
 from src.files.atomic import replacing
-
-STATE_KEYS = ("network", "optimizer", "scheduler", "scaler", "metrics", "trained_on")
 
 
 @dataclass(frozen=True)
@@ -66,21 +62,3 @@ def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write what a training goes on from, atomically."""
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """Read what `save_state` wrote, as data, never code. Raises UserError where it cannot be read."""
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        lacking = [key for key in STATE_KEYS if key not in state]
-    except Exception as error:  # whatever damaged bytes lead torch to
-        raise UserError(f"{path} cannot be read ({error}); delete its folder to train this fold again") from error
-    if lacking:
-        raise UserError(f"{path} lacks {first_few(lacking)}; delete its folder to train this fold again")
-    return state

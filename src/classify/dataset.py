@@ -88,14 +88,17 @@ class PlainSlices(Dataset[tuple[int, torch.Tensor]]):
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Every slice of an epoch once, as (epoch, index), in an order that depends on seed and epoch alone."""
+    """Every slice of an epoch once, as (epoch, index), in an order that depends on seed and epoch alone.
+
+    epoch, first: where the next iteration begins; what lies before `first` was seen by an earlier run.
+    """
 
     def __init__(self, n_slices: int, seed: int) -> None:
-        self.n_slices, self.seed, self.epoch = n_slices, seed, 1
+        self.n_slices, self.seed, self.epoch, self.first = n_slices, seed, 1, 0
 
     def __len__(self) -> int:
-        return self.n_slices
+        return self.n_slices - self.first
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n_slices)
-        return ((self.epoch, int(index)) for index in order)
+        return ((self.epoch, int(index)) for index in order[self.first :])

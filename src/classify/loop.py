@@ -1,8 +1,10 @@
 """The loops over slices: one epoch of training, one pass of prediction."""
 
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from src.classify.loss import weighted_bce
+from src.classify.state import Position
 from src.errors import Stopped, UserError, first_few
 from src.labels import LABELS
 from src.progress import progress
@@ -39,30 +42,72 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     ids: Sequence[str],
     desc: str,
-) -> float:
-    """Train for one epoch and return its mean loss over slices.
+    position: Position,
+    *,
+    seed: int = 0,
+    accumulate: int = 1,
+    clip_norm: float | None = None,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+    after_step: Callable[[bool], None] = lambda stopping: None,
+) -> None:
+    """Train for what is left of an epoch, and keep `position` up to date.
 
-    `ids` names the dataset's slices. Raises UserError where the loss is not finite, Stopped on SIGTERM.
+    ids: names of the dataset's slices; loader: the batches after `position.step`; a step is made of `accumulate` of
+    them, and of what is left at the end of an epoch none is made. What chance there is inside the network (dropout,
+    stochastic depth) depends on seed, epoch, step and process alone. `after_step(stopping)` is called between any two
+    steps, at the same ones on all processes. Raises UserError where the loss is not finite; Stopped where a process was
+    sent SIGTERM, after its `after_step(True)`.
     """
     network.train()
-    total, count = 0.0, 0
+    batches = progress(loader, desc=desc, unit="batch", shown=accelerator.is_main_process)
+    begun = time.perf_counter()
     with _sigterm_noted() as asked_to_stop:
-        for batch in progress(loader, desc=desc, unit="batch", shown=accelerator.is_main_process):
-            loss = weighted_bce(network(batch["image"], batch["jitter"]), batch["target"])
-            value = loss.item()
+        for group in _groups(batches, accumulate):
+            position.waiting += time.perf_counter() - begun
+            place = (seed, position.epoch, position.step, accelerator.process_index)
+            torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+            # all processes hear of each other's losses and signals at once, and so do the same next
+            here = torch.zeros(3, dtype=torch.float64, device=accelerator.device)
+            for batch in group:
+                # gradients travel between processes once a step, with the last batch
+                with nullcontext() if batch is group[-1] else accelerator.no_sync(network):
+                    loss = weighted_bce(network(batch["image"], batch["jitter"]), batch["target"])
+                    accelerator.backward(loss / accumulate)
+                here[0] += loss.detach() * len(batch["target"])
+                here[1] += len(batch["target"])
+            here[2] = len(asked_to_stop)
+            sums = accelerator.reduce(here).tolist()
+            value = sums[0] / sums[1]
             if not np.isfinite(value):
-                named = first_few([ids[i] for i in batch["index"].tolist()], limit=8)
+                named = first_few([ids[i] for batch in group for i in batch["index"].tolist()], limit=8)
                 raise UserError(
                     f"the loss is {value} on the slices {named}; try a lower optimizer.lr or precision: none"
                 )
-            accelerator.backward(loss)
+            if clip_norm is not None:
+                accelerator.clip_grad_norm_(network.parameters(), clip_norm)
             optimizer.step()
             optimizer.zero_grad()
-            total, count = total + value * len(batch["target"]), count + len(batch["target"])
-            if asked_to_stop:
-                raise Stopped("the same command goes on from the last finished epoch")
-    sums = accelerator.reduce(torch.tensor([total, count], dtype=torch.float64, device=accelerator.device))
-    return float(sums[0] / sums[1])
+            if scheduler is not None:
+                scheduler.step()
+            position.step += 1
+            position.loss += sums[0]
+            position.slices += int(sums[1])
+            position.seconds += time.perf_counter() - begun
+            begun = time.perf_counter()
+            stopping = sums[2] > 0
+            after_step(stopping)
+            if stopping:
+                raise Stopped(f"the same command goes on after step {position.step} of epoch {position.epoch}")
+
+
+def _groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Whole groups of batches."""
+    group: list[Any] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
 
 
 def reestimate_batch_norm(accelerator: Accelerator, network: nn.Module, loader: DataLoader, desc: str) -> None:

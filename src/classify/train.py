@@ -1,6 +1,5 @@
 """Train one classifier on one fold: a checkpoint and a row of metrics per epoch."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,19 +7,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from src.arguments import Parser
+from src.arguments import Parser, positive
 from src.classify.augment import Augmentation
-from src.classify.checkpoint import About, load_state, read_about, save_checkpoint, save_state
+from src.classify.checkpoint import About, read_about, save_checkpoint
 from src.classify.dataset import EpochSampler, PlainSlices, TrainingSlices
 from src.classify.loop import make_accelerator, predict_slices, reestimate_batch_norm, share_buffers, train_epoch
 from src.classify.network import build_network
 from src.classify.split import Slices, read_split
+from src.classify.state import Position, TrainingState, read_state
+from src.classify.tryout import describe, overfit
 from src.config import Config, OptimizerConf, changed_keys, dump_config, load_config
 from src.errors import UserError, run_command
-from src.evaluate.score import auc_by_label, log_loss_by_label
+from src.evaluate.score import auc_by_label, average_precision_by_label, log_loss_by_label
 from src.files.atomic import replacing
 from src.files.images import ImageStore
 from src.files.layout import FoldFolder, Layout
@@ -33,13 +33,13 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 # Keys that may change under a half-trained fold: they say how fast it goes, not where to.
-_HARMLESS_KEYS = {"workers"}
+_HARMLESS_KEYS = {"workers", "save_steps"}
 
 
 def train(config: Config, fold: int, layout: Layout) -> None:
     """Train a classifier on all folds but `fold`, and validate on `fold` after each epoch.
 
-    Goes on after the last finished epoch of an earlier run, and does nothing where that run was complete. Raises
+    Goes on after the last saved step of an earlier run, and does nothing where that run was complete. Raises
     UserError for a fold that does not exist, a conf or slices that changed since it was begun, or fewer slices than a
     batch.
     """
@@ -52,24 +52,26 @@ def train(config: Config, fold: int, layout: Layout) -> None:
     if is_finished(config, folder):
         print(f"{folder.path}: trained already; delete it to train again")
         return
-    if len(training.ids) < config.batch_size:
-        raise UserError(f"batch_size {config.batch_size} is larger than fold {fold}'s {len(training.ids)} slices")
+    if len(training.ids) < config.batch_size * config.accumulate:
+        raise UserError(
+            f"batch_size {config.batch_size}{f' x accumulate {config.accumulate}' if config.accumulate > 1 else ''} is "
+            f"larger than fold {fold}'s {len(training.ids)} slices"
+        )
 
     accelerator = make_accelerator(config.precision)
     if config.batch_size % accelerator.num_processes:
         raise UserError(f"batch_size {config.batch_size} cannot be shared by {accelerator.num_processes} processes")
-    state = load_state(folder.state) if folder.state.is_file() else None
+    saved = read_state(folder.state) if folder.state.is_file() else None
     torch.manual_seed(config.seed)
-    start = config.network if state is None else config.network.model_copy(update={"pretrained": "none"})
+    start = config.network if saved is None else config.network.model_copy(update={"pretrained": "none"})
     network = build_network(start, config.image_size)
     optimizer = make_optimizer(config.optimizer, network)
-    scheduler = torch.optim.lr_scheduler.MultiStepLR(
-        optimizer, milestones=list(config.scheduler.milestones), gamma=config.scheduler.gamma
-    )
-    if state is not None:
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
+    slices_per_step = config.batch_size * config.accumulate
+    steps = len(training.ids) // slices_per_step  # of an epoch
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: config.scheduler.factor(step, steps))
+    state = TrainingState(accelerator, network, optimizer, scheduler, trained_on)
+    if saved is not None:
+        state.restore(saved)
     sampler = EpochSampler(len(training.ids), config.seed)
     network, optimizer, training_loader, validation_loader = accelerator.prepare(
         network,
@@ -78,38 +80,54 @@ def train(config: Config, fold: int, layout: Layout) -> None:
         _plain_loader(config, layout, validation),
     )
     statistics_loader = accelerator.prepare(_plain_loader(config, layout, training))
-    if state is not None and accelerator.scaler is not None:
-        accelerator.scaler.load_state_dict(state["scaler"])
     if accelerator.is_main_process:
         with replacing(folder.conf) as temporary:
             temporary.write_text(dump_config(config), encoding="utf-8")
 
-    rows: list[dict[str, Any]] = [] if state is None else state["metrics"]
-    plain_network = accelerator.unwrap_model(network)
-    for epoch in range(len(rows) + 1, config.epochs + 1):
-        # what chance there is inside the network (dropout, stochastic depth) is the epoch's, resumed or not
-        torch.manual_seed(config.seed * 1_000_003 + epoch)
-        sampler.epoch = epoch
+    def save_between_steps(stopping: bool) -> None:
+        if stopping or (config.save_steps and state.position.step % config.save_steps == 0):
+            state.save(folder.state)
+
+    plain_network = state.network
+    while state.position.epoch <= config.epochs:
+        epoch = state.position.epoch
+        sampler.epoch, sampler.first = epoch, state.position.step * slices_per_step
         desc = f"{config.name} fold {fold} epoch {epoch} of {config.epochs}"
-        lr = optimizer.param_groups[0]["lr"]
-        started = time.perf_counter()
-        loss = train_epoch(accelerator, network, training_loader, optimizer, training.ids, f"{desc}, training")
-        seconds = time.perf_counter() - started
-        scheduler.step()
+        if state.position.step < steps:
+            train_epoch(
+                accelerator,
+                network,
+                training_loader,
+                optimizer,
+                training.ids,
+                f"{desc}, training",
+                state.position,
+                seed=config.seed,
+                accumulate=config.accumulate,
+                clip_norm=config.optimizer.clip_norm,
+                scheduler=scheduler,
+                after_step=save_between_steps,
+            )
+            state.save(folder.state)  # validation may be stopped too
         if config.network.reestimate_batch_norm:
             reestimate_batch_norm(accelerator, plain_network, statistics_loader, f"{desc}, batch norm")
         share_buffers(plain_network)
         probabilities = predict_slices(
             accelerator, [plain_network], validation_loader, len(validation.ids), f"{desc}, validation"
         )[0]
-        rows.append(_metrics(epoch, lr, loss, validation.targets, probabilities, len(training.ids) / seconds))
+        lr = config.optimizer.lr * config.scheduler.factor(epoch * steps - 1, steps)  # of the epoch's last step
+        row = _metrics(state.position, lr, validation.targets, probabilities)
+        state.metrics.append(row)
+        state.position = Position(epoch + 1)
         if accelerator.is_main_process:
             about = About(config.name, config.network.architecture, config.image_size, fold, epoch, trained_on)
             save_checkpoint(folder.checkpoint(epoch), plain_network, about)
-            _save_progress(folder, accelerator, plain_network, optimizer, scheduler, rows, trained_on)
+            with replacing(folder.metrics) as temporary:
+                pd.DataFrame(state.metrics).to_csv(temporary, index=False)
+            state.save(folder.state)
             print(
-                f"{desc}: training loss {loss:.4f}, validation weighted log loss {rows[-1]['valid']:.4f}, "
-                f"{rows[-1]['images_per_second']:.0f} images/s",
+                f"{desc}: training loss {row['train']:.4f}, validation weighted log loss {row['valid']:.4f}, "
+                f"{row['images_per_second']:.0f} images/s",
                 flush=True,
             )
         accelerator.wait_for_everyone()
@@ -143,7 +161,7 @@ def _check_begun(config: Config, folder: FoldFolder, trained_on: str) -> None:
             )
     begun_on = {read_about(path).trained_on for path in checkpoints}
     if folder.state.is_file():
-        begun_on.add(load_state(folder.state)["trained_on"])
+        begun_on.add(read_state(folder.state)["trained_on"])
     if begun_on != {trained_on}:
         raise UserError(
             f"{folder.path} was trained on other slices, folds or labels than {folder.path.name} has now; {remedy}"
@@ -178,43 +196,25 @@ def _loading(config: Config) -> dict[str, Any]:
     }
 
 
-def _metrics(
-    epoch: int, lr: float, loss: float, targets: np.ndarray, probabilities: np.ndarray, images_per_second: float
-) -> dict[str, Any]:
-    by_label, auc = log_loss_by_label(targets, probabilities), auc_by_label(targets, probabilities)
-    return {
-        "epoch": epoch,
-        "lr": lr,
-        "train": loss,
-        "valid": float(np.average(by_label, weights=WEIGHTS)),
-        **{f"valid_{label}": float(value) for label, value in zip(LABELS, by_label, strict=True)},
-        **{f"auc_{label}": float(value) for label, value in zip(LABELS, auc, strict=True)},
-        "images_per_second": images_per_second,
+def _metrics(position: Position, lr: float, targets: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    scores = {
+        "valid": log_loss_by_label(targets, probabilities),
+        "auc": auc_by_label(targets, probabilities),
+        "average_precision": average_precision_by_label(targets, probabilities),
     }
-
-
-def _save_progress(
-    folder: FoldFolder,
-    accelerator: Accelerator,
-    network: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-    rows: list[dict[str, Any]],
-    trained_on: str,
-) -> None:
-    with replacing(folder.metrics) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
-    save_state(
-        folder.state,
-        {
-            "network": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "scheduler": scheduler.state_dict(),
-            "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else {},
-            "metrics": rows,
-            "trained_on": trained_on,
+    return {
+        "epoch": position.epoch,
+        "lr": lr,
+        "train": position.mean_loss,
+        "valid": float(np.average(scores["valid"], weights=WEIGHTS)),
+        **{
+            f"{name}_{label}": float(value)
+            for name, values in scores.items()
+            for label, value in zip(LABELS, values, strict=True)
         },
-    )
+        "images_per_second": position.images_per_second,
+        "waiting_share": position.waiting / position.seconds,
+    }
 
 
 def main() -> None:
@@ -230,10 +230,22 @@ def main() -> None:
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override keys of the conf"
     )
+    trying = parser.add_mutually_exclusive_group()
+    trying.add_argument("--dry-run", action="store_true", help="print the resolved conf and what it amounts to")
+    trying.add_argument(
+        "--overfit", type=positive, metavar="N", help="train on N slices alone, until the loss is near zero"
+    )
     args = parser.parse_args()
-    config = load_config(args.conf, args.set)
+    config, layout = load_config(args.conf, args.set), Layout(args.root)
+    if args.dry_run:
+        print(describe(config, args.fold, layout))
+        return
     try:
-        train(config, args.fold, Layout(args.root))
+        if args.overfit:
+            steps, loss = overfit(config, args.fold, layout, args.overfit)
+            print(f"{config.name}: loss {loss:.4f} on {args.overfit} slices after {steps} steps")
+            return
+        train(config, args.fold, layout)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"a batch of {config.batch_size} at {config.image_size} px does not fit the GPU's memory; "

@@ -160,8 +160,7 @@ def verify(folder: Path, **engine: Any) -> int:
     """
     check_store(folder)
     index = read_table(folder / "index.parquet", INDEX_COLUMNS, made_by="src.preprocess.create_dataset")
-    expected = {file: rows["ID"].tolist() for file, rows in index.groupby("file")}
-    files = sorted(expected.keys() | series_files(folder))
+    files = sorted({*index["file"], *series_files(folder)})
     found = run_tasks(
         read_series_rows,
         ((folder.resolve() / file,) for file in files),

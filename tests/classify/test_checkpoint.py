@@ -4,14 +4,11 @@ import pytest
 import torch
 
 from src.classify.checkpoint import (
-    STATE_KEYS,
     About,
     file_sha256,
     load_checkpoint,
-    load_state,
     read_about,
     save_checkpoint,
-    save_state,
 )
 from src.classify.network import Network, build_network
 from src.config import NetworkConf
@@ -52,17 +49,3 @@ def test_what_is_no_checkpoint_or_of_another_network_is_named(tmp_path: Path) ->
     save_checkpoint(path, _network("timm/resnet18"), ABOUT)
     with pytest.raises(UserError, match="of another network: it differs at backbone"):
         load_checkpoint(path, _network())
-
-
-def test_state_is_data(tmp_path: Path) -> None:
-    path = tmp_path / "state.pt"
-    save_state(path, {**dict.fromkeys(STATE_KEYS), "metrics": [{"epoch": 1}], "network": {"w": torch.ones(2)}})
-    state = load_state(path)
-    assert state["metrics"] == [{"epoch": 1}]
-    assert torch.equal(state["network"]["w"], torch.ones(2))
-    save_state(path, {"metrics": []})
-    with pytest.raises(UserError, match="lacks network, optimizer, scheduler and 2 more; delete its folder"):
-        load_state(path)
-    path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(UserError, match=r"state.pt cannot be read .* delete its folder"):
-        load_state(path)

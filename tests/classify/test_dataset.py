@@ -87,3 +87,11 @@ def test_an_epoch_has_every_slice_once_in_its_own_order() -> None:
     sampler.epoch = 2
     assert sorted(sampler) == [(2, i) for i in range(10)]
     assert [i for _, i in sampler] != [i for _, i in first]
+
+
+def test_the_sampler_goes_on_in_the_middle(preprocessed: Layout) -> None:
+    sampler = EpochSampler(10, seed=3)
+    whole = list(sampler)
+    sampler.first = 4
+    assert list(sampler) == whole[4:]
+    assert len(sampler) == 6

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from src.classify.loop import make_accelerator, predict_slices, reestimate_batch_norm, train_epoch
+from src.classify.state import Position
 from src.errors import Stopped, UserError
 
 IMAGES = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -58,7 +59,11 @@ def test_an_epoch_lowers_the_loss(precision: str) -> None:
     network = Tiny()
     optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
     network, optimizer, loader = accelerator.prepare(network, optimizer, _batches())
-    losses = [train_epoch(accelerator, network, loader, optimizer, IDS, "training") for _ in range(15)]
+    losses = []
+    for _ in range(15):
+        position = Position()
+        train_epoch(accelerator, network, loader, optimizer, IDS, "training", position)
+        losses.append(position.mean_loss)
     assert losses[-1] < losses[0] / 1.2
 
 
@@ -67,9 +72,63 @@ def test_the_mean_is_over_slices_not_batches() -> None:
     network = Tiny()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
     network.norm = nn.Identity()  # type: ignore[assignment]
-    uneven = train_epoch(accelerator, network, _batches(4), optimizer, IDS, "")  # 4 + 4 + 2
-    whole = train_epoch(accelerator, network, _batches(10), optimizer, IDS, "")
-    assert uneven == pytest.approx(whole, rel=1e-6)
+    uneven, whole = Position(), Position()
+    train_epoch(accelerator, network, _batches(4), optimizer, IDS, "", uneven)  # 4 + 4 + 2
+    train_epoch(accelerator, network, _batches(10), optimizer, IDS, "", whole)
+    assert uneven.mean_loss == pytest.approx(whole.mean_loss, rel=1e-6)
+    assert (uneven.step, uneven.slices) == (3, 10)
+
+
+def _plain_network() -> Tiny:
+    torch.manual_seed(0)
+    network = Tiny()
+    network.norm = nn.Identity()  # type: ignore[assignment] - batch norm sees batches, not steps
+    return network
+
+
+def test_accumulated_batches_are_one_large_batch() -> None:
+    accelerator = make_accelerator("none")
+    weights, places = [], []
+    for batch_size, accumulate in ((4, 1), (2, 2)):
+        network, position = _plain_network(), Position()
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+        batches = list(_batches(batch_size))[: 8 // batch_size]
+        train_epoch(accelerator, network, batches, optimizer, IDS, "", position, accumulate=accumulate)  # type: ignore[arg-type]
+        weights.append(network.linear.weight.detach())
+        places.append((position.step, position.slices, round(position.mean_loss, 6)))
+    torch.testing.assert_close(weights[0], weights[1])
+    assert places[0] == places[1]
+    assert places[0][:2] == (2, 8)
+
+
+def test_of_an_incomplete_group_no_step_is_made() -> None:
+    position, network = Position(), _plain_network()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+    train_epoch(make_accelerator("none"), network, _batches(4), optimizer, IDS, "", position, accumulate=2)  # 4 + 4 | 2
+    assert (position.step, position.slices) == (1, 8)
+
+
+def test_long_gradients_are_clipped() -> None:
+    lengths = {}
+    for clip_norm in (None, 1e-3):
+        network = _plain_network()
+        before = torch.cat([each.detach().flatten() for each in network.parameters()])
+        optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+        train_epoch(
+            make_accelerator("none"), network, _batches(10), optimizer, IDS, "", Position(), clip_norm=clip_norm
+        )
+        after = torch.cat([each.detach().flatten() for each in network.parameters()])
+        lengths[clip_norm] = float((after - before).norm())
+    assert lengths[1e-3] == pytest.approx(1e-3, rel=1e-3)
+    assert lengths[None] > 0.01
+
+
+def test_the_learning_rate_moves_with_every_step() -> None:
+    network = _plain_network()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+    train_epoch(make_accelerator("none"), network, _batches(4), optimizer, IDS, "", Position(), scheduler=scheduler)
+    assert optimizer.param_groups[0]["lr"] == 0.125
 
 
 def test_a_loss_that_is_not_finite_names_the_slices() -> None:
@@ -79,7 +138,7 @@ def test_a_loss_that_is_not_finite_names_the_slices() -> None:
         network.linear.weight.fill_(float("nan"))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     with pytest.raises(UserError, match="the loss is nan on the slices ID_0, ID_1, ID_2, ID_3; try a lower"):
-        train_epoch(accelerator, network, _batches(), optimizer, IDS, "")
+        train_epoch(accelerator, network, _batches(), optimizer, IDS, "", Position())
 
 
 def test_sigterm_ends_between_two_steps() -> None:
@@ -90,8 +149,20 @@ def test_sigterm_ends_between_two_steps() -> None:
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
     endless = _Endless(_batches())
-    with pytest.raises(Stopped):
-        train_epoch(accelerator, network, endless, optimizer, IDS, "")  # type: ignore[arg-type]
+    told: list[bool] = []
+    with pytest.raises(Stopped, match=r"goes on after step \d+ of epoch 1"):
+        train_epoch(
+            accelerator,
+            network,
+            endless,
+            optimizer,
+            IDS,
+            "",
+            Position(),
+            after_step=told.append,  # type: ignore[arg-type]
+        )
+    assert told[-1] is True
+    assert not any(told[:-1])
     assert signal.getsignal(signal.SIGTERM) == before
 
 

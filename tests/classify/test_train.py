@@ -1,11 +1,18 @@
+import contextlib
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
+from src.classify import loop
+from src.classify import train as train_module
 from src.classify.checkpoint import file_sha256, load_checkpoint, read_about
 from src.classify.network import build_network
 from src.classify.predict import predict
@@ -32,7 +39,7 @@ def trained(preprocessed: Layout, repository: Path, tmp_path_factory: pytest.Tem
     (root / "cache").symlink_to(preprocessed.root / "cache")
     quick = ["network.architecture=timm/resnet10t", "network.pretrained=none", "image_size=32", "batch_size=8"]
     # dropout draws from torch's own generator; a milestone after the stop shows that the scheduler goes on too
-    quick += ["network.dropout=0.3", "scheduler.milestones=[2]", "workers=0", "optimizer.lr=1e-3"]
+    quick += ["network.dropout=0.3", "scheduler.milestones=[2]", "workers=0", "optimizer.lr=1e-3", "save_steps=2"]
     config = load_config(repository / "conf/se_resnext50_32x4d.yaml", quick)
     train(config, 0, Layout(root))
     return config, Layout(root)
@@ -55,7 +62,9 @@ def test_what_training_leaves(trained: tuple[Config, Layout]) -> None:
     assert metrics["epoch"].tolist() == [1, 2, 3]
     np.testing.assert_allclose(metrics["lr"], [1e-3, 1e-3, 1e-3 * 2 / 3], rtol=1e-5)
     assert metrics["train"].iloc[-1] < metrics["train"].iloc[0]
-    assert {f"valid_{label}" for label in LABELS} <= set(metrics.columns)
+    for kind in ("valid", "auc", "average_precision"):
+        assert {f"{kind}_{label}" for label in LABELS} <= set(metrics.columns)
+    assert metrics["waiting_share"].between(0, 1).all()
 
 
 def test_metrics_are_those_of_the_checkpoints_predictions(trained: tuple[Config, Layout]) -> None:
@@ -83,32 +92,74 @@ def test_another_seed_gives_others(trained: tuple[Config, Layout], layout: Layou
     assert file_sha256(folders[0].checkpoint(1)) != file_sha256(folders[1].checkpoint(1))
 
 
+STOPS = [
+    ("train_epoch", "epoch 2", 1),  # before a step is made
+    ("weighted_bce", "", 7),  # in the middle of an epoch, after a save and some steps that are lost
+    ("predict_slices", "epoch 2", 1),  # in validation
+]
+
+
+@pytest.mark.parametrize(("where", "when", "which"), STOPS, ids=["start", "middle", "validation"])
 def test_an_interrupted_fold_goes_on_to_the_same_weights(
-    trained: tuple[Config, Layout], layout: Layout, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Config, Layout], layout: Layout, monkeypatch: pytest.MonkeyPatch, where: str, when: str, which: int
 ) -> None:
     config, whole = trained
-    from src.classify import train as module
+    module = loop if where == "weighted_bce" else train_module
+    real, calls = getattr(module, where), []
 
-    real = module.train_epoch
-
-    def stop_in_epoch_two(*args: object) -> float:
-        if "epoch 2" in str(args[-1]):
+    def stop(*args: object, **how: object) -> object:
+        calls.append(None)
+        if when in " ".join(map(str, args)) and len(calls) >= which:
             raise Stopped("pulled the plug")
-        return real(*args)  # type: ignore[arg-type]
+        return real(*args, **how)
 
-    monkeypatch.setattr(module, "train_epoch", stop_in_epoch_two)
+    monkeypatch.setattr(module, where, stop)
     with pytest.raises(Stopped):
         train(config, 0, layout)
     folder = layout.fold(config.name, 0)
     assert folder.state.is_file()
     assert not folder.checkpoint(2).is_file()
-    monkeypatch.setattr(module, "train_epoch", real)
-    first_epoch = folder.checkpoint(1).stat().st_mtime_ns
+    monkeypatch.setattr(module, where, real)
+    before = {path: path.stat().st_mtime_ns for path in folder.path.glob("*.safetensors")}
     train(config, 0, layout)
-    assert folder.checkpoint(1).stat().st_mtime_ns == first_epoch
+    assert all(path.stat().st_mtime_ns == changed for path, changed in before.items())
     for epoch in (1, 2, 3):
         assert file_sha256(folder.checkpoint(epoch)) == file_sha256(whole.fold(config.name, 0).checkpoint(epoch))
     assert not folder.state.is_file()
+    found, expected = (pd.read_csv(each.fold(config.name, 0).metrics) for each in (layout, whole))
+    timed = ["images_per_second", "waiting_share"]
+    pd.testing.assert_frame_equal(found.drop(columns=timed), expected.drop(columns=timed))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_process_goes_on_to_the_same_weights(
+    trained: tuple[Config, Layout], layout: Layout, repository: Path, number: signal.Signals
+) -> None:
+    config, whole = trained
+    conf = layout.root / f"{config.name}.yaml"
+    conf.write_text(
+        yaml.safe_dump({key: value for key, value in config.model_dump(mode="json").items() if key != "name"})
+    )
+    command = [sys.executable, "-m", "src.classify.train", str(conf), "--fold", "0", "--root", str(layout.root)]
+    folder = layout.fold(config.name, 0)
+    stops = 0
+    for stop_at in (1, 3, 20):  # saves that have been seen
+        process = subprocess.Popen(
+            command, cwd=repository, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        saves: set[int] = set()
+        while process.poll() is None and len(saves) < stop_at:
+            with contextlib.suppress(FileNotFoundError):
+                saves.add(folder.state.stat().st_mtime_ns)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        if process.returncode:
+            assert process.returncode == (75 if number == signal.SIGTERM else -9), errors
+            stops += 1
+    assert stops >= 2
+    subprocess.run(command, cwd=repository, check=True, capture_output=True)
+    for epoch in (1, 2, 3):
+        assert file_sha256(folder.checkpoint(epoch)) == file_sha256(whole.fold(config.name, 0).checkpoint(epoch))
 
 
 def test_a_finished_fold_is_left(trained: tuple[Config, Layout], capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
-from src.evaluate.score import auc_by_label, constant_prior, log_loss_by_label, weighted_log_loss
+from src.evaluate.score import (
+    auc_by_label,
+    average_precision_by_label,
+    constant_prior,
+    log_loss_by_label,
+    weighted_log_loss,
+)
 from src.labels import WEIGHTS
 
 
@@ -49,6 +55,17 @@ def test_auc_counts_pairs_in_the_right_order() -> None:
     for j in (0, 5):
         positive, negative = (probabilities[targets[:, j] == value, j] for value in (1, 0))
         assert auc[j] == pytest.approx(np.mean(positive[:, None] > negative[None]))
+
+
+def test_average_precision_sums_precision_over_the_ranks_of_bleeds() -> None:
+    targets, probabilities = _example(1)
+    targets[:, 3] = 1
+    found = average_precision_by_label(targets, probabilities)
+    assert np.isnan(found[3])
+    for j in (0, 5):
+        ranked = targets[np.argsort(-probabilities[:, j]), j]
+        precision = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
+        assert found[j] == pytest.approx(precision[ranked == 1].mean())
 
 
 def test_certain_mistakes_are_finite() -> None:
