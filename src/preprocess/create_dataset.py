@@ -11,6 +11,7 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,7 +83,7 @@ def create_dataset(table: pd.DataFrame, folder: Path, **engine: Any) -> tuple[pd
         _clear_input(folder, there - files.keys(), table["ID"])
         _check_disk(folder, sum(pixels for file, pixels in files.items() if file not in there))
         index, rejected = [], [Rejected(*row) for row in _rows(table[table["reason"] != ""], Rejected._fields)]
-        for stored, rejects in run_tasks(
+        results = run_tasks(
             store_series,
             ((str(folder), *series) for series in _series_of(usable)),
             desc="storing slices",
@@ -90,14 +91,18 @@ def create_dataset(table: pd.DataFrame, folder: Path, **engine: Any) -> tuple[pd
             size=lambda result: len(result[0]) + len(result[1]),
             shared=[folder, *places_of(usable)],
             **engine,
-        ):
-            index += stored
-            rejected += rejects
+        )
+        try:
+            with closing(results):  # which ends the workers
+                for stored, rejects in results:
+                    index += stored
+                    rejected += rejects
+        finally:
+            sweep_partials(folder)  # of workers that died, or were ended with the run
         if lost := {row.file for row in index} - series_files(folder):
             raise UserError(
                 f"{folder} lacks {len(lost)} files that workers wrote, {first_few(sorted(lost))}: on another disk?"
             )
-        sweep_partials(folder)  # of workers that died while the others went on
         rejected_table = pd.DataFrame(rejected, columns=list(Rejected._fields))
         with replacing(folder / "rejected.csv") as temporary:
             rejected_table.to_csv(temporary, index=False)

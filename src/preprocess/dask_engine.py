@@ -30,8 +30,9 @@ def dask_engine(jobs: int, address: str | None, shared: list[str]) -> Iterator[N
         from distributed.client import FutureCancelledError
     except ImportError:
         raise UserError("--engine dask needs dask: python -m pip install --requirement requirements-dask.txt") from None
-    for name in [each for each in logging.root.manager.loggerDict if each.split(".")[0] == "distributed"]:
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # they report what comes out as one line below
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".")[0] in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # they report what comes out as one line below
     try:
         cluster: Any = address or LocalCluster(
             n_workers=jobs, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
@@ -116,7 +117,10 @@ def _watching(client: Any, backend: Any) -> Iterator[None]:
     def watch() -> None:
         alone_since = None
         while not ended.wait(1):
-            alone = client.status == "running" and not client.scheduler_info(n_workers=-1)["workers"]
+            try:
+                alone = client.status == "running" and not client.scheduler_info(n_workers=-1)["workers"]
+            except OSError:  # the scheduler is lost, which the tasks themselves hear of
+                return
             alone_since = (alone_since or time.monotonic()) if alone else None
             if alone_since is not None and time.monotonic() - alone_since > PATIENCE_S:
                 for future in list(backend.under_way):

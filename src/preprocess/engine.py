@@ -6,7 +6,7 @@ task itself. (Larger objects would be handed to one worker first, and be lost wi
 
 import argparse
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -51,7 +51,7 @@ def run_tasks(
     engine: str = "loky",
     jobs: int = 1,
     dask_address: str | None = None,
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """Call `function(*task)` for each task, in parallel, and yield the results in the order of the tasks.
 
     Tasks are taken from their iterable as workers become free. Progress is shown in units, `total` of them; `size` says
