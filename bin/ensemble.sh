@@ -37,4 +37,4 @@ run "$PYTHON" -m src.ensemble.make_submission --sample "$csv" --output "$ICH_ROO
     --table "$ICH_ROOT/cache/test.parquet" --store "$ICH_ROOT/cache/test" \
     --train-table "$ICH_ROOT/cache/train.parquet" --predictions "$@"
 printf '\nto submit it:\n  kaggle competitions submit -c rsna-intracranial-hemorrhage-detection -f %s -m "%s"\n' \
-    "'$ICH_ROOT/submission/submission.csv'" "$found prediction files, simple bagging"
+    "'$ICH_ROOT/submission/submission.csv'" "simple bagging"
