@@ -11,9 +11,9 @@ A map of the package. Imports point downwards only: a line may import from the l
     evaluate     the competition's metric and its parts
     files        where bytes meet disk: DICOM, image store, tables, predictions
     ct           what a CT slice means: Hounsfield units, windows, geometry
+    arguments    command lines
     config       conf/*.yaml, checked
     progress     progress bars, or plain lines where there is no terminal
     labels       the six labels, their weights, the ids of a submission's rows
-    arguments    command lines
     errors       a user's mistake, and how a command ends
 """

@@ -2,12 +2,13 @@
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from src.errors import UserError
+from src.labels import LABELS
 
 
 class _Section(BaseModel):
@@ -22,6 +23,13 @@ class NetworkConf(_Section):
     dropout: float | None = Field(default=None, ge=0, lt=1)  # None: the architecture's own, here and below
     drop_path: float | None = Field(default=None, ge=0, lt=1)
     reestimate_batch_norm: bool = False
+
+
+class WindowConf(_Section):
+    """A display window in HU: `[level - width / 2, level + width / 2]` goes from black to white."""
+
+    level: float
+    width: float = Field(gt=0)
 
 
 class WindowJitterConf(_Section):
@@ -45,11 +53,12 @@ class TransformConf(BaseModel):
 
 
 class OptimizerConf(_Section):
-    """A torch optimiser."""
+    """An optimiser of torch or apex, over all weights. src/classify/optimise.py has them."""
 
-    name: Literal["Adam", "AdamW", "SGD"]
+    name: str
     lr: float = Field(gt=0)
     weight_decay: float = Field(default=0, ge=0)
+    arguments: dict[str, Any] = {}  # its further ones
     clip_norm: float | None = Field(default=None, gt=0)  # None: gradients are not clipped
 
 
@@ -73,17 +82,30 @@ class Config(_Section):
     name: str  # of the file; the folder under model/
     network: NetworkConf
     image_size: int = Field(ge=32)
+    neighbours: int = Field(default=0, ge=0)
+    windows: tuple[WindowConf, ...] = Field(min_length=1)
     window_jitter: WindowJitterConf
     augment: tuple[TransformConf, ...]
+    label_weights: dict[str, Annotated[float, Field(ge=0)]]
     optimizer: OptimizerConf
     scheduler: SchedulerConf
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)  # None: no averaging
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)
     accumulate: int = Field(default=1, ge=1)
     precision: Literal["fp16", "bf16", "none"]
+    channels_last: bool = True
+    compile: bool = False
     workers: int = Field(ge=0)
     save_steps: int = Field(ge=0)
     seed: int = Field(ge=0)
+
+    @field_validator("label_weights")
+    @classmethod
+    def _weigh_every_label(cls, weights: dict[str, float]) -> dict[str, float]:
+        if set(weights) != set(LABELS) or not any(weights.values()):
+            raise ValueError(f"expected a weight for each of {', '.join(LABELS)}, not all of them 0")
+        return {label: weights[label] for label in LABELS}
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
@@ -114,10 +136,13 @@ def dump_config(config: Config) -> str:
 def changed_keys(config: Config, dumped: str) -> list[str]:
     """Which keys, with dots, differ between a conf and one that `dump_config` wrote before.
 
-    Keys that only one of them has say nothing: they came or went with a version of this project.
+    A key that has come since had its default then: a new key's default leaves everything as it was without it. One that
+    has gone since differs.
     """
     before, now = _flatten(_parse_yaml(dumped, "the saved conf")), _flatten(config.model_dump(mode="json"))
-    return sorted(key for key in before.keys() & now.keys() if before[key] != now[key])
+    gone = before.keys() - now.keys()
+    before = _flatten(_defaults(Config)) | before
+    return sorted(gone | {key for key in now if key not in before or before[key] != now[key]})
 
 
 def _read_with_base(path: Path, seen: list[Path]) -> dict[str, Any]:
@@ -158,6 +183,17 @@ def _assign(values: dict[str, Any], keys: list[str], value: Any, override: str) 
         if not isinstance(values, dict):
             raise UserError(f"--set {override}: {key} holds a value, not further keys")
     values[keys[-1]] = value
+
+
+def _defaults(section: type[BaseModel]) -> dict[str, Any]:
+    """The defaults of a section and of those in it."""
+    values = {}
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            values[name] = _defaults(field.annotation)
+        elif not field.is_required():
+            values[name] = field.default
+    return values
 
 
 def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -47,7 +47,7 @@ def test_overrides(conf: Path) -> None:
     [
         (
             "optimizer.learning_rate=1",
-            "unknown key optimizer.learning_rate; known here: clip_norm, lr, name",
+            "unknown key optimizer.learning_rate; known here: arguments, clip_norm, lr, name",
         ),
         ("optimiser.lr=1", "unknown key optimiser; did you mean optimizer?"),
         ("batch_size=many", "batch_size: .*integer.*, found 'many'"),
@@ -83,7 +83,13 @@ def test_missing_files_and_keys(tmp_path: Path) -> None:
 def test_changed_keys(conf: Path) -> None:
     before = dump_config(load_config(conf))
     assert changed_keys(load_config(conf), before) == []
-    assert changed_keys(load_config(conf), before.replace("seed: 0", "gone: 1")) == []  # of another version
+    # of another version: a key that came since had its default, one that is gone did something
+    assert changed_keys(load_config(conf), before.replace("ema_decay: null\n", "")) == []
+    assert changed_keys(load_config(conf, ["ema_decay=0.9"]), before.replace("ema_decay: null\n", "")) == ["ema_decay"]
+    assert changed_keys(load_config(conf), before.replace("seed: 0", "gone: 1")) == ["gone", "seed"]
+    momentum = load_config(conf, ["optimizer.arguments={betas: [0.8, 0.9]}"])
+    assert changed_keys(momentum, before) == ["optimizer.arguments.betas"]
+    assert changed_keys(load_config(conf), dump_config(momentum)) == ["optimizer.arguments.betas"]
     assert changed_keys(load_config(conf, ["optimizer.lr=1", "seed=7"]), before) == ["optimizer.lr", "seed"]
 
 

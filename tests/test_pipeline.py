@@ -54,7 +54,9 @@ def test_every_artefact_is_there(run: tuple[Path, dict[str, str]]) -> None:
                 *(f"epoch{epoch}.safetensors" for epoch in (1, 2, 3)),
                 *(f"{split}_epoch{epoch}.parquet" for split in ("valid", "test") for epoch in (2, 3)),
                 "conf.yaml",
+                "curves",
                 "metrics.csv",
+                "versions.yaml",
             }
 
 

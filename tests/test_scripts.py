@@ -188,7 +188,7 @@ def test_arguments_that_would_be_ignored(repository: Path) -> None:
 def test_steps_out_of_order(repository: Path, tmp_path: Path, competition: Path) -> None:
     (tmp_path / "input").symlink_to(competition / "input")
     _mistake(_run(repository, "train", ICH_ROOT=tmp_path), "folds.parquet is missing; bin/preprocess.sh makes it")
-    _mistake(_run(repository, "predict", ICH_ROOT=tmp_path), "index.parquet is missing; bin/preprocess.sh makes it")
+    _mistake(_run(repository, "predict", ICH_ROOT=tmp_path), "folds.parquet is missing; bin/preprocess.sh makes it")
     _mistake(_run(repository, "ensemble", ICH_ROOT=tmp_path), "no predictions", "run sh bin/predict.sh first")
 
 

@@ -1,4 +1,4 @@
-"""Augmentation: albumentations transforms that keep their meaning on one channel of scaled HU, by name."""
+"""Augmentation: albumentations transforms that keep their meaning on scaled HU, by name."""
 
 import inspect
 import os
@@ -40,10 +40,13 @@ class Augmentation:
         self._chain = albumentations.Compose(steps)
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
-        """(rows, columns) float32 in [0, 1] -> (image_size, image_size) float32 in [0, 1]."""
+        """(rows, columns, slices) float32 in [0, 1] -> (image_size, image_size, slices) float32 in [0, 1].
+
+        The slices of a stack move together.
+        """
         self._chain.set_random_seed(seed)
-        augmented: np.ndarray = self._chain(image=image[..., None])["image"]
-        return augmented[..., 0]
+        augmented: np.ndarray = self._chain(image=image)["image"]
+        return augmented
 
 
 def _build(albumentations, transform: TransformConf, image_size: int):  # type: ignore[no-untyped-def]

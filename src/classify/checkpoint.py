@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from src.classify.network import Network
+from src.config import Config
 from src.errors import UserError, first_few
 from src.files.atomic import replacing
 
@@ -20,9 +21,26 @@ class About:
     conf: str
     architecture: str
     image_size: int
+    neighbours: int
+    windows: list[list[float]]  # level and width in HU
     fold: int
     epoch: int
-    trained_on: str  # Slices.fingerprint of the training slices
+    trained_on: str  # split.fingerprint of the training slices
+
+    @classmethod
+    def of(cls, config: Config, fold: int, epoch: int, trained_on: str) -> "About":
+        """What training with a conf makes."""
+        windows = [[window.level, window.width] for window in config.windows]
+        return cls(
+            config.name,
+            config.network.architecture,
+            config.image_size,
+            config.neighbours,
+            windows,
+            fold,
+            epoch,
+            trained_on,
+        )
 
 
 def save_checkpoint(path: Path, network: Network, about: About) -> None:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from src.classify.loss import weighted_bce
 from src.classify.state import Position
 from src.errors import Stopped, UserError, first_few
-from src.labels import LABELS
+from src.labels import LABELS, WEIGHTS
 from src.progress import progress
 
 
@@ -47,18 +47,20 @@ def train_epoch(
     seed: int = 0,
     accumulate: int = 1,
     clip_norm: float | None = None,
+    label_weights: Sequence[float] = WEIGHTS,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
-    after_step: Callable[[bool], None] = lambda stopping: None,
+    after_step: Callable[[float, bool], None] = lambda loss, stopping: None,
 ) -> None:
     """Train for what is left of an epoch, and keep `position` up to date.
 
     ids: names of the dataset's slices; loader: the batches after `position.step`; a step is made of `accumulate` of
     them, and of what is left at the end of an epoch none is made. What chance there is inside the network (dropout,
-    stochastic depth) depends on seed, epoch, step and process alone. `after_step(stopping)` is called between any two
-    steps, at the same ones on all processes. Raises UserError where the loss is not finite; Stopped where a process was
-    sent SIGTERM, after its `after_step(True)`.
+    stochastic depth) depends on seed, epoch, step and process alone. label_weights: see `weighted_bce`.
+    `after_step(loss, stopping)` is called between any two steps, at the same ones on all processes. Raises UserError
+    where the loss is not finite; Stopped where a process was sent SIGTERM, after an `after_step` with stopping=True.
     """
     network.train()
+    weights = torch.tensor(label_weights, dtype=torch.float32, device=accelerator.device)
     batches = progress(loader, desc=desc, unit="batch", shown=accelerator.is_main_process)
     begun = time.perf_counter()
     with _sigterm_noted() as asked_to_stop:
@@ -71,7 +73,7 @@ def train_epoch(
             for batch in group:
                 # gradients travel between processes once a step, with the last batch
                 with nullcontext() if batch is group[-1] else accelerator.no_sync(network):
-                    loss = weighted_bce(network(batch["image"], batch["jitter"]), batch["target"])
+                    loss = weighted_bce(network(batch["image"], batch["jitter"]), batch["target"], weights)
                     accelerator.backward(loss / accumulate)
                 here[0] += loss.detach() * len(batch["target"])
                 here[1] += len(batch["target"])
@@ -95,7 +97,7 @@ def train_epoch(
             position.seconds += time.perf_counter() - begun
             begun = time.perf_counter()
             stopping = sums[2] > 0
-            after_step(stopping)
+            after_step(value, stopping)
             if stopping:
                 raise Stopped(f"the same command goes on after step {position.step} of epoch {position.epoch}")
 

@@ -1,4 +1,4 @@
-"""The loss: the competition's metric, on logits."""
+"""The loss: on logits, with the metric's weights by default the competition's metric."""
 
 import torch
 from torch.nn import functional as F
@@ -6,8 +6,12 @@ from torch.nn import functional as F
 from src.labels import WEIGHTS
 
 
-def weighted_bce(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy, the mean over slices and the mean over labels weighted by WEIGHTS: (N, 6) twice -> ()."""
-    weights = torch.tensor(WEIGHTS, dtype=torch.float32, device=logits.device)
+def weighted_bce(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Binary cross-entropy, the mean over slices and the mean over labels weighted by `weights`.
+
+    logits, targets: (N, 6); weights: (6,) in the order of LABELS, WEIGHTS where there are none -> ().
+    """
+    if weights is None:
+        weights = torch.tensor(WEIGHTS, dtype=torch.float32, device=logits.device)
     losses = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
     return (losses * weights).sum(dim=1).mean() / weights.sum()

@@ -1,16 +1,15 @@
 """The networks: windows as the first layer, then a convolutional backbone with six outputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import nn
 
-from src.classify.weights import load_imagenet, load_weights
-from src.config import NetworkConf
+from src.classify.weights import load_imagenet, load_weights, rgb_of_channels
+from src.config import Config, NetworkConf, WindowConf
 from src.ct.hounsfield import STORED_RANGE
-from src.ct.windows import THREE_WINDOWS, Window
 from src.errors import UserError
 from src.labels import LABELS
 
@@ -20,95 +19,119 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Windows(nn.Module):
-    """The windows of ct/windows.py, and their jitter in training, as a layer: (N, 1, H, W) -> (N, 3, H, W)."""
+    """A conf's W windows, and their jitter in training, as a layer: S slices (N, S, H, W) -> (N, S * W, H, W)."""
 
-    level: torch.Tensor  # (3,) HU
-    width: torch.Tensor  # (3,) HU
+    level: torch.Tensor  # (W,) HU
+    width: torch.Tensor  # (W,) HU
 
-    def __init__(self, windows: tuple[Window, ...] = THREE_WINDOWS) -> None:
+    def __init__(self, windows: Sequence[WindowConf]) -> None:
         super().__init__()
-        # constants with a home elsewhere, so no part of a checkpoint
+        # constants with a home elsewhere, so no part of the weights
         self.register_buffer("level", torch.tensor([w.level for w in windows], dtype=torch.float32), persistent=False)
         self.register_buffer("width", torch.tensor([w.width for w in windows], dtype=torch.float32), persistent=False)
 
     def forward(self, images: torch.Tensor, jitter: torch.Tensor | None = None) -> torch.Tensor:
-        """Return each window's view in [0, 1].
+        """Return each window's view in [0, 1]: all windows of the first slice, then all of the next.
 
-        images: (N, 1, H, W), STORED_RANGE as [0, 1]; jitter: (N, 3, 2), what is added to each level (HU) and by what
+        images: (N, S, H, W), STORED_RANGE as [0, 1]; jitter: (N, W, 2), what is added to each level (HU) and by what
         share of itself each width grows; None leaves the windows where they are.
         """
         low, high = STORED_RANGE
         with torch.autocast(images.device.type, enabled=False):  # fp16 resolves 0.25 HU at best; keep this exact
             hu = images.float() * (high - low) + low
-            level, width = self.level[None], self.width[None]  # (1, 3)
+            level, width = self.level[None], self.width[None]  # (1, W)
             if jitter is not None:
-                level, width = level + jitter[..., 0], width * (1 + jitter[..., 1])  # (N, 3)
-            bottom = (level - width / 2)[:, :, None, None]
-            return ((hu - bottom) / width[:, :, None, None]).clamp(0, 1)
+                level, width = level + jitter[..., 0], width * (1 + jitter[..., 1])  # (N, W)
+            bottom = (level - width / 2)[:, None, :, None, None]
+            views = (hu[:, :, None] - bottom) / width[:, None, :, None, None]  # (N, S, W, H, W)
+            return views.clamp(0, 1).flatten(1, 2)
 
 
 class Network(nn.Module):
     """From slices to logits: windows, ImageNet's normalisation, backbone."""
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, windows: Sequence[WindowConf], n_slices: int, channels_last: bool) -> None:
         super().__init__()
-        self.windows = Windows()
+        self.windows = Windows(windows)
         self.backbone = backbone
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[None, :, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD)[None, :, None, None], persistent=False)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        # the three windows of a slice stand for red, green and blue, and so on with other numbers
+        rgb = rgb_of_channels(n_slices * len(windows))
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[None, rgb, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[None, rgb, None, None], persistent=False)
+        self.to(memory_format=self.memory_format)
 
     def forward(self, images: torch.Tensor, jitter: torch.Tensor | None = None) -> torch.Tensor:
-        """images (N, 1, H, W) in [0, 1], jitter (N, 3, 2) or None -> logits (N, 6) in the order of LABELS."""
+        """images (N, S, H, W) in [0, 1], jitter (N, W, 2) or None -> logits (N, 6) in the order of LABELS."""
         views = (self.windows(images, jitter) - self.mean) / self.std
-        logits: torch.Tensor = self.backbone(views.contiguous(memory_format=torch.channels_last))
+        logits: torch.Tensor = self.backbone(views.contiguous(memory_format=self.memory_format))
         return logits
 
 
-def build_network(conf: NetworkConf, image_size: int) -> Network:
-    """Build the network of a conf with the weights it starts from.
+def build_network(config: Config, *, pretrained: str | None = None) -> Network:
+    """Build the network of a conf with the weights it starts from. pretrained: in place of the conf's.
 
-    Raises UserError for an unknown architecture, and for weights that cannot be fetched or do not fit.
+    Raises UserError for an unknown architecture, for weights that cannot be fetched or do not fit, and for windows that
+    see beyond what the image store keeps.
     """
-    backbone = _build_backbone(conf, image_size)
-    if conf.pretrained == "imagenet":
+    _check_windows(config)
+    conf, n_slices = config.network, 2 * config.neighbours + 1
+    backbone = _build_backbone(conf, config.image_size, n_slices * len(config.windows))
+    start = pretrained or conf.pretrained
+    if start == "imagenet":
         load_imagenet(backbone, conf.architecture)
-    elif conf.pretrained != "none":
-        load_weights(backbone, conf.pretrained)
-    return Network(backbone).to(memory_format=torch.channels_last)
+    elif start != "none":
+        load_weights(backbone, start)
+    return Network(backbone, config.windows, n_slices, config.channels_last)
 
 
-def _build_backbone(conf: NetworkConf, image_size: int) -> nn.Module:
+def _check_windows(config: Config) -> None:
+    low, high = STORED_RANGE
+    for window in config.windows:
+        reach = window.width * (1 + config.window_jitter.width) / 2 + config.window_jitter.level
+        if window.level - reach < low or window.level + reach > high:
+            raise UserError(
+                f"windows: level {window.level:g} and width {window.width:g} see, with their jitter, "
+                f"{window.level - reach:g} .. {window.level + reach:g} HU; the image store keeps {low} .. {high} HU"
+            )
+
+
+def _build_backbone(conf: NetworkConf, image_size: int, channels: int) -> nn.Module:
     architecture = conf.architecture
     if architecture.startswith("timm/"):
-        return _timm(conf)
+        return _timm(conf, channels)
     if architecture not in BACKBONES:
         close = get_close_matches(architecture, BACKBONES, n=3) or list(BACKBONES)
         raise UserError(f"unknown architecture {architecture!r}; expected {' or '.join(close)}, or timm/<name>")
-    return BACKBONES[architecture](conf, image_size)
+    return BACKBONES[architecture](conf, image_size, channels)
 
 
-def _se_resnext50(conf: NetworkConf, image_size: int) -> nn.Module:
+def _se_resnext50(conf: NetworkConf, image_size: int, channels: int) -> nn.Module:
     from pretrainedmodels.models.senet import se_resnext50_32x4d
 
     if conf.drop_path:
         raise UserError(f"network.drop_path {conf.drop_path}: se_resnext50_32x4d has none; leave it out")
     backbone = se_resnext50_32x4d(num_classes=1000, pretrained=None)
     backbone.dropout = nn.Dropout(conf.dropout or 0.0)
+    if channels != 3:
+        backbone.layer0.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
     backbone.avg_pool = nn.AdaptiveAvgPool2d(1)  # its own pool fits an input of 224 alone
     backbone.last_linear = nn.Linear(backbone.last_linear.in_features, len(LABELS))
     return backbone
 
 
-def _efficientnet_b2(conf: NetworkConf, image_size: int) -> nn.Module:
+def _efficientnet_b2(conf: NetworkConf, image_size: int, channels: int) -> nn.Module:
     from efficientnet_pytorch import EfficientNet
 
     # its padding is worked out beforehand, for the size of the input
     rates = {"dropout_rate": conf.dropout, "drop_connect_rate": conf.drop_path}
     given = {name: rate for name, rate in rates.items() if rate is not None}
-    return EfficientNet.from_name("efficientnet-b2", image_size=image_size, num_classes=len(LABELS), **given)
+    return EfficientNet.from_name(
+        "efficientnet-b2", in_channels=channels, image_size=image_size, num_classes=len(LABELS), **given
+    )
 
 
-def _timm(conf: NetworkConf) -> nn.Module:
+def _timm(conf: NetworkConf, channels: int) -> nn.Module:
     import timm
 
     name = conf.architecture.removeprefix("timm/")
@@ -119,12 +142,12 @@ def _timm(conf: NetworkConf) -> nn.Module:
     rates = {"drop_rate": conf.dropout, "drop_path_rate": conf.drop_path}
     given: dict[str, Any] = {key: rate for key, rate in rates.items() if rate is not None}
     try:
-        return timm.create_model(name, pretrained=False, num_classes=len(LABELS), **given)
+        return timm.create_model(name, pretrained=False, in_chans=channels, num_classes=len(LABELS), **given)
     except TypeError as error:
         raise UserError(f"{conf.architecture} cannot be built with network.dropout or drop_path: {error}") from error
 
 
-BACKBONES: dict[str, Callable[[NetworkConf, int], nn.Module]] = {
+BACKBONES: dict[str, Callable[[NetworkConf, int, int], nn.Module]] = {
     "se_resnext50_32x4d": _se_resnext50,
     "efficientnet-b2": _efficientnet_b2,
 }

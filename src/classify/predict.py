@@ -1,6 +1,7 @@
 """Predict with the checkpoints of one classifier and one fold: out-of-fold slices, or the test set."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -8,14 +9,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from src.arguments import Parser
-from src.classify.checkpoint import file_sha256, load_checkpoint, read_about
+from src.classify.checkpoint import About, file_sha256, load_checkpoint, read_about
 from src.classify.dataset import PlainSlices
+from src.classify.failures import failures_explained
 from src.classify.loop import make_accelerator, predict_slices
 from src.classify.network import build_network
 from src.classify.split import read_split
+from src.classify.stacks import find_stacks
 from src.config import Config, load_config
 from src.errors import UserError, run_command
-from src.files.images import ImageStore
 from src.files.layout import Layout
 from src.files.predictions import Origin, read_origin, write_predictions
 
@@ -30,14 +32,13 @@ def predict(config: Config, fold: int, split: str, epochs: Sequence[int], layout
     missing or of another conf or fold.
     """
     folder = layout.fold(config.name, fold)
-    store = ImageStore(layout.store("train" if split == "valid" else "test"))
     if split == "valid":
-        training, validation = read_split(layout, fold)
-        _check_unseen([folder.checkpoint(epoch) for epoch in epochs], training.fingerprint(store))
-        ids = validation.ids
+        training, validation = read_split(layout, fold, config.neighbours)
+        _check_unseen([folder.checkpoint(epoch) for epoch in epochs], training.fingerprint())
+        stacks = validation.stacks
     else:
-        ids = store.index["ID"].tolist()
-    slices = store.fingerprint(ids)
+        stacks = find_stacks(layout, "test", config.neighbours)
+    slices = stacks.fingerprint()
     origins = {epoch: _origin(config, fold, split, epoch, folder.checkpoint(epoch), slices) for epoch in epochs}
     due = [epoch for epoch in epochs if read_origin(folder.predictions(split, epoch)) != origins[epoch]]
     if not due:
@@ -47,22 +48,22 @@ def predict(config: Config, fold: int, split: str, epochs: Sequence[int], layout
     accelerator = make_accelerator(config.precision)
     networks = []
     for epoch in due:
-        network = build_network(config.network.model_copy(update={"pretrained": "none"}), config.image_size)
+        network = build_network(config, pretrained="none")
         load_checkpoint(folder.checkpoint(epoch), network)
         networks.append(accelerator.prepare_model(network, evaluation_mode=True))
     loader = accelerator.prepare(
         DataLoader(
-            PlainSlices(store.folder, ids, config.image_size),
+            PlainSlices(stacks, config.image_size),
             batch_size=config.batch_size,
             num_workers=config.workers,
             pin_memory=torch.cuda.is_available(),
         )
     )
     desc = f"{config.name} fold {fold} epochs {' '.join(map(str, due))}, {split}"
-    probabilities = predict_slices(accelerator, networks, loader, len(ids), desc)
+    probabilities = predict_slices(accelerator, networks, loader, len(stacks), desc)
     if accelerator.is_main_process:
         for epoch, of_epoch in zip(due, probabilities, strict=True):
-            write_predictions(folder.predictions(split, epoch), pd.Series(ids), of_epoch, origins[epoch])
+            write_predictions(folder.predictions(split, epoch), pd.Series(stacks.ids), of_epoch, origins[epoch])
 
 
 def _check_unseen(checkpoints: Sequence[Path], training: str) -> None:
@@ -77,14 +78,8 @@ def _check_unseen(checkpoints: Sequence[Path], training: str) -> None:
 
 def _origin(config: Config, fold: int, split: str, epoch: int, checkpoint: Path, slices: str) -> Origin:
     about = read_about(checkpoint)
-    expected = {
-        "conf": config.name,
-        "fold": fold,
-        "epoch": epoch,
-        "architecture": config.network.architecture,
-        "image_size": config.image_size,
-    }
-    for key, value in expected.items():
+    expected = About.of(config, fold, epoch, about.trained_on)
+    for key, value in asdict(expected).items():
         if getattr(about, key) != value:
             raise UserError(f"{checkpoint} was trained with {key} {getattr(about, key)}, expected {value}")
     return Origin(config.name, fold, epoch, file_sha256(checkpoint), split, slices)
@@ -108,12 +103,8 @@ def main() -> None:
     args = parser.parse_args()
     config = load_config(args.conf, args.set)
     for split in args.split:
-        try:
+        with failures_explained(config):
             predict(config, args.fold, split, args.epochs, Layout(args.root))
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"a batch of {config.batch_size} does not fit the GPU's memory; give a smaller batch_size"
-            ) from error
 
 
 if __name__ == "__main__":

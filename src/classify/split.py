@@ -4,10 +4,9 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
+from src.classify.stacks import Stacks, find_stacks
 from src.errors import UserError, first_few
-from src.files.images import ImageStore
 from src.files.layout import Layout
 from src.files.tables import read_table
 from src.labels import LABELS
@@ -15,22 +14,34 @@ from src.labels import LABELS
 
 @dataclass(frozen=True)
 class Slices:
-    """Some slices: ids (N) and targets (N, 6) uint8."""
+    """N slices, each in its stack, and their targets (N, 6) uint8."""
 
-    ids: list[str]
+    stacks: Stacks
     targets: np.ndarray
 
-    def fingerprint(self, store: ImageStore) -> str:
+    @property
+    def ids(self) -> list[str]:
+        """The slices' ids, (N)."""
+        return self.stacks.ids
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, chosen: np.ndarray) -> "Slices":
+        """Some of them, by a mask or by indices."""
+        return Slices(self.stacks.take(chosen), self.targets[chosen])
+
+    def fingerprint(self) -> str:
         """A word that changes when the slices, their order, their pixels or their targets do."""
-        digest = hashlib.blake2b(store.fingerprint(self.ids).encode(), digest_size=16)
+        digest = hashlib.blake2b(self.stacks.fingerprint().encode(), digest_size=16)
         digest.update(np.ascontiguousarray(self.targets, dtype=np.uint8).data)
         return digest.hexdigest()
 
 
-def read_split(layout: Layout, fold: int) -> tuple[Slices, Slices]:
-    """(training slices, validation slices) of a fold.
+def read_split(layout: Layout, fold: int, neighbours: int = 0) -> tuple[Slices, Slices]:
+    """(training slices, validation slices) of a fold; neighbours: of each slice on either side, in its stack.
 
-    Raises UserError where tables are missing or disagree, or there is no such fold.
+    Raises UserError where tables are missing or disagree, the store lacks slices, or there is no such fold.
     """
     folds = read_table(layout.folds, ("ID", "fold"), made_by="bin/preprocess.sh")
     table = read_table(layout.table("train"), ("ID", *LABELS), made_by="bin/preprocess.sh")
@@ -45,8 +56,6 @@ def read_split(layout: Layout, fold: int) -> tuple[Slices, Slices]:
             "run bin/preprocess.sh again"
         )
     valid = (joined["fold"] == fold).to_numpy()
-    return _slices(joined[~valid]), _slices(joined[valid])
-
-
-def _slices(table: pd.DataFrame) -> Slices:
-    return Slices(table["ID"].tolist(), table[list(LABELS)].to_numpy(dtype=np.uint8))
+    stacks = find_stacks(layout, "train", neighbours, joined["ID"].tolist())
+    slices = Slices(stacks, joined[list(LABELS)].to_numpy(dtype=np.uint8))
+    return slices.take(~valid), slices.take(valid)

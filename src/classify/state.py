@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from torch.optim.swa_utils import AveragedModel
 
 from src.classify.network import Network
 from src.errors import UserError, first_few
@@ -40,11 +41,17 @@ class TrainingState:
 
     accelerator: Accelerator
     network: Network  # unwrapped
+    average: AveragedModel | None  # of the network's weights
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     trained_on: str  # Slices.fingerprint of the training slices
     position: Position = field(default_factory=Position)
     metrics: list[dict[str, Any]] = field(default_factory=list)  # a row per finished epoch
+
+    @property
+    def judged(self) -> Network:
+        """The network that is validated and saved: the average, where there is one."""
+        return self.network if self.average is None else cast(Network, self.average.module)
 
     def save(self, path: Path) -> None:
         """Write all of it, atomically, from the first process."""
@@ -54,6 +61,7 @@ class TrainingState:
             torch.save(
                 {
                     "network": self.network.state_dict(),
+                    "average": self.average.state_dict() if self.average is not None else {},
                     "optimizer": self.optimizer.state_dict(),
                     "scheduler": self.scheduler.state_dict(),
                     "scaler": self._scaler.state_dict() if self._scaler is not None else {},
@@ -67,6 +75,8 @@ class TrainingState:
     def restore(self, saved: dict[str, Any]) -> None:
         """Take on what `read_state` read."""
         self.network.load_state_dict(saved["network"])
+        if self.average is not None:
+            self.average.load_state_dict(saved["average"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scheduler.load_state_dict(saved["scheduler"])
         if self._scaler is not None:
@@ -79,7 +89,7 @@ class TrainingState:
         return self.accelerator.scaler
 
 
-_KEYS = ("network", "optimizer", "scheduler", "scaler", "position", "metrics", "trained_on")
+_KEYS = ("network", "average", "optimizer", "scheduler", "scaler", "position", "metrics", "trained_on")
 
 
 def read_state(path: Path) -> dict[str, Any]:

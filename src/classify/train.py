@@ -1,36 +1,34 @@
 """Train one classifier on one fold: a checkpoint and a row of metrics per epoch."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader
+from accelerate import Accelerator
+from torch.utils.data import DataLoader, Dataset
 
 from src.arguments import Parser, positive
 from src.classify.augment import Augmentation
 from src.classify.checkpoint import About, read_about, save_checkpoint
+from src.classify.curves import Curves
 from src.classify.dataset import EpochSampler, PlainSlices, TrainingSlices
+from src.classify.failures import failures_explained
 from src.classify.loop import make_accelerator, predict_slices, reestimate_batch_norm, share_buffers, train_epoch
 from src.classify.network import build_network
+from src.classify.optimise import make_average, make_optimizer, make_scheduler
+from src.classify.processes import folder_of_one_run, require_agreement
 from src.classify.split import Slices, read_split
 from src.classify.state import Position, TrainingState, read_state
 from src.classify.tryout import describe, overfit
-from src.config import Config, OptimizerConf, changed_keys, dump_config, load_config
+from src.classify.versions import note_versions
+from src.config import Config, changed_keys, dump_config, load_config
 from src.errors import UserError, run_command
 from src.evaluate.score import auc_by_label, average_precision_by_label, log_loss_by_label
 from src.files.atomic import replacing
-from src.files.images import ImageStore
 from src.files.layout import FoldFolder, Layout
 from src.labels import LABELS, WEIGHTS
-
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "Adam": torch.optim.Adam,
-    "AdamW": torch.optim.AdamW,
-    "SGD": torch.optim.SGD,
-}
 
 # Keys that may change under a half-trained fold: they say how fast it goes, not where to.
 _HARMLESS_KEYS = {"workers", "save_steps"}
@@ -43,94 +41,131 @@ def train(config: Config, fold: int, layout: Layout) -> None:
     UserError for a fold that does not exist, a conf or slices that changed since it was begun, or fewer slices than a
     batch.
     """
-    folder = layout.fold(config.name, fold)
-    training, validation = read_split(layout, fold)
-    store = ImageStore(layout.store("train"))
-    store.require(validation.ids)
-    trained_on = training.fingerprint(store)
-    _check_begun(config, folder, trained_on)
-    if is_finished(config, folder):
-        print(f"{folder.path}: trained already; delete it to train again")
-        return
-    if len(training.ids) < config.batch_size * config.accumulate:
+    training, validation = read_split(layout, fold, config.neighbours)
+    slices_per_step = config.batch_size * config.accumulate
+    if len(training) < slices_per_step:
         raise UserError(
             f"batch_size {config.batch_size}{f' x accumulate {config.accumulate}' if config.accumulate > 1 else ''} is "
-            f"larger than fold {fold}'s {len(training.ids)} slices"
+            f"larger than fold {fold}'s {len(training)} slices"
         )
-
     accelerator = make_accelerator(config.precision)
     if config.batch_size % accelerator.num_processes:
         raise UserError(f"batch_size {config.batch_size} cannot be shared by {accelerator.num_processes} processes")
-    saved = read_state(folder.state) if folder.state.is_file() else None
+    folder = layout.fold(config.name, fold)
+    with folder_of_one_run(accelerator, folder.path):
+        trained_on = training.fingerprint()
+        _check_begun(config, folder, trained_on)
+        saved = read_state(folder.state) if folder.state.is_file() else None
+        finished = is_finished(config, folder)
+        require_agreement(accelerator, f"files in {folder.path}", (trained_on, finished, saved and saved["position"]))
+        if finished:
+            accelerator.print(f"{folder.path}: trained already; delete it to train again")
+            return
+        state = _begin(config, accelerator, trained_on, saved, len(training) // slices_per_step)
+        _go_on(config, fold, folder, training, validation, state)
+
+
+def _begin(
+    config: Config, accelerator: Accelerator, trained_on: str, saved: dict[str, Any] | None, steps_per_epoch: int
+) -> TrainingState:
+    """What training begins with, or goes on with."""
     torch.manual_seed(config.seed)
-    start = config.network if saved is None else config.network.model_copy(update={"pretrained": "none"})
-    network = build_network(start, config.image_size)
+    network = build_network(config, pretrained=None if saved is None else "none")
+    average = None if config.ema_decay is None else make_average(network, config.ema_decay)
     optimizer = make_optimizer(config.optimizer, network)
-    slices_per_step = config.batch_size * config.accumulate
-    steps = len(training.ids) // slices_per_step  # of an epoch
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: config.scheduler.factor(step, steps))
-    state = TrainingState(accelerator, network, optimizer, scheduler, trained_on)
+    scheduler = make_scheduler(config.scheduler, optimizer, steps_per_epoch)
+    state = TrainingState(accelerator, network, average, optimizer, scheduler, trained_on)
     if saved is not None:
         state.restore(saved)
-    sampler = EpochSampler(len(training.ids), config.seed)
-    network, optimizer, training_loader, validation_loader = accelerator.prepare(
-        network,
-        optimizer,
-        _training_loader(config, layout, training, sampler),
-        _plain_loader(config, layout, validation),
+    return state
+
+
+def _go_on(
+    config: Config, fold: int, folder: FoldFolder, training: Slices, validation: Slices, state: TrainingState
+) -> None:
+    """Train what is left of the epochs."""
+    accelerator = state.accelerator
+    slices_per_step = config.batch_size * config.accumulate
+    steps = len(training) // slices_per_step  # of an epoch
+    sampler = EpochSampler(len(training), config.seed)
+    network, optimizer, training_loader, validation_loader, statistics_loader = accelerator.prepare(
+        state.network,
+        state.optimizer,
+        _training_loader(config, training, sampler),
+        _loader(config, PlainSlices(validation.stacks, config.image_size)),
+        _loader(config, PlainSlices(training.stacks, config.image_size)),
     )
-    statistics_loader = accelerator.prepare(_plain_loader(config, layout, training))
+    if state.average is not None:
+        accelerator.prepare_model(state.average, evaluation_mode=True)
+        accelerator.prepare_model(state.judged, evaluation_mode=True)
+    if config.compile:
+        state.network.compile()
     if accelerator.is_main_process:
         with replacing(folder.conf) as temporary:
             temporary.write_text(dump_config(config), encoding="utf-8")
+        since = f"epoch {state.position.epoch}, step {state.position.step}"
+        note_versions(folder.versions, since, accelerator.num_processes)
 
-    def save_between_steps(stopping: bool) -> None:
-        if stopping or (config.save_steps and state.position.step % config.save_steps == 0):
-            state.save(folder.state)
+    def steps_done() -> int:
+        return (state.position.epoch - 1) * steps + state.position.step
 
-    plain_network = state.network
-    while state.position.epoch <= config.epochs:
-        epoch = state.position.epoch
-        sampler.epoch, sampler.first = epoch, state.position.step * slices_per_step
-        desc = f"{config.name} fold {fold} epoch {epoch} of {config.epochs}"
-        if state.position.step < steps:
-            train_epoch(
-                accelerator,
-                network,
-                training_loader,
-                optimizer,
-                training.ids,
-                f"{desc}, training",
-                state.position,
-                seed=config.seed,
-                accumulate=config.accumulate,
-                clip_norm=config.optimizer.clip_norm,
-                scheduler=scheduler,
-                after_step=save_between_steps,
-            )
-            state.save(folder.state)  # validation may be stopped too
-        if config.network.reestimate_batch_norm:
-            reestimate_batch_norm(accelerator, plain_network, statistics_loader, f"{desc}, batch norm")
-        share_buffers(plain_network)
-        probabilities = predict_slices(
-            accelerator, [plain_network], validation_loader, len(validation.ids), f"{desc}, validation"
-        )[0]
-        lr = config.optimizer.lr * config.scheduler.factor(epoch * steps - 1, steps)  # of the epoch's last step
-        row = _metrics(state.position, lr, validation.targets, probabilities)
-        state.metrics.append(row)
-        state.position = Position(epoch + 1)
-        if accelerator.is_main_process:
-            about = About(config.name, config.network.architecture, config.image_size, fold, epoch, trained_on)
-            save_checkpoint(folder.checkpoint(epoch), plain_network, about)
-            with replacing(folder.metrics) as temporary:
-                pd.DataFrame(state.metrics).to_csv(temporary, index=False)
+    with Curves(folder.curves if accelerator.is_main_process else None, steps_done()) as curves:
+
+        def save() -> None:
             state.save(folder.state)
-            print(
-                f"{desc}: training loss {row['train']:.4f}, validation weighted log loss {row['valid']:.4f}, "
-                f"{row['images_per_second']:.0f} images/s",
-                flush=True,
-            )
-        accelerator.wait_for_everyone()
+            curves.flush()
+
+        def between_steps(loss: float, stopping: bool) -> None:
+            if state.average is not None:
+                state.average.update_parameters(state.network)
+            curves.add({"step/loss": loss, "step/lr": state.scheduler.get_last_lr()[0]}, steps_done())
+            if stopping or (config.save_steps and state.position.step % config.save_steps == 0):
+                save()
+
+        while state.position.epoch <= config.epochs:
+            epoch = state.position.epoch
+            sampler.epoch, sampler.first = epoch, state.position.step * slices_per_step
+            desc = f"{config.name} fold {fold} epoch {epoch} of {config.epochs}"
+            if state.position.step < steps:
+                train_epoch(
+                    accelerator,
+                    network,
+                    training_loader,
+                    optimizer,
+                    training.ids,
+                    f"{desc}, training",
+                    state.position,
+                    seed=config.seed,
+                    accumulate=config.accumulate,
+                    clip_norm=config.optimizer.clip_norm,
+                    label_weights=tuple(config.label_weights.values()),
+                    scheduler=state.scheduler,
+                    after_step=between_steps,
+                )
+                save()  # validation may be stopped too
+            if config.network.reestimate_batch_norm:
+                reestimate_batch_norm(accelerator, state.judged, statistics_loader, f"{desc}, batch norm")
+            share_buffers(state.judged)
+            probabilities = predict_slices(
+                accelerator, [state.judged], validation_loader, len(validation), f"{desc}, validation"
+            )[0]
+            lr = config.optimizer.lr * config.scheduler.factor(epoch * steps - 1, steps)  # of the epoch's last step
+            row = _metrics(state.position, lr, validation.targets, probabilities)
+            state.metrics.append(row)
+            curves.add({f"epoch/{name}": value for name, value in row.items() if name != "epoch"}, epoch * steps)
+            state.position = Position(epoch + 1)
+            if accelerator.is_main_process:
+                about = About.of(config, fold, epoch, state.trained_on)
+                save_checkpoint(folder.checkpoint(epoch), state.judged, about)
+                with replacing(folder.metrics) as temporary:
+                    pd.DataFrame(state.metrics).to_csv(temporary, index=False)
+                save()
+                print(
+                    f"{desc}: training loss {row['train']:.4f}, validation weighted log loss {row['valid']:.4f}, "
+                    f"{row['images_per_second']:.0f} images/s",
+                    flush=True,
+                )
+            accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         folder.state.unlink(missing_ok=True)
 
@@ -139,11 +174,6 @@ def is_finished(config: Config, folder: FoldFolder) -> bool:
     """Whether every epoch has its checkpoint and nothing is left to resume."""
     epochs = range(1, config.epochs + 1)
     return not folder.state.is_file() and all(folder.checkpoint(epoch).is_file() for epoch in epochs)
-
-
-def make_optimizer(conf: OptimizerConf, network: torch.nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of a conf over a network's parameters."""
-    return OPTIMIZERS[conf.name](network.parameters(), lr=conf.lr, weight_decay=conf.weight_decay)
 
 
 def _check_begun(config: Config, folder: FoldFolder, trained_on: str) -> None:
@@ -168,32 +198,30 @@ def _check_begun(config: Config, folder: FoldFolder, trained_on: str) -> None:
         )
 
 
-def _training_loader(config: Config, layout: Layout, slices: Slices, sampler: EpochSampler) -> DataLoader:
+def _training_loader(config: Config, slices: Slices, sampler: EpochSampler) -> DataLoader:
     dataset = TrainingSlices(
-        layout.store("train"),
-        slices.ids,
+        slices.stacks,
         slices.targets,
         Augmentation(config.augment, config.image_size),
         config.window_jitter,
+        len(config.windows),
         config.seed,
     )
     # drop_last: batch norm makes nothing of a last batch of one
-    return DataLoader(dataset, sampler=sampler, drop_last=True, **_loading(config))
+    return _loader(config, dataset, sampler=sampler, drop_last=True)
 
 
-def _plain_loader(config: Config, layout: Layout, slices: Slices) -> DataLoader:
-    return DataLoader(PlainSlices(layout.store("train"), slices.ids, config.image_size), **_loading(config))
-
-
-def _loading(config: Config) -> dict[str, Any]:
-    return {
-        "batch_size": config.batch_size,
-        "num_workers": config.workers,
-        "persistent_workers": config.workers > 0,
+def _loader(config: Config, dataset: Dataset, **more: Any) -> DataLoader:
+    # workers live for one pass, so that those of training, validation and statistics are never there at once
+    return DataLoader(
+        dataset,
+        batch_size=config.batch_size,
+        num_workers=config.workers,
         # workers' seeds come from here, not from the generator that dropout draws from
-        "generator": torch.Generator().manual_seed(config.seed),
-        "pin_memory": torch.cuda.is_available(),
-    }
+        generator=torch.Generator().manual_seed(config.seed),
+        pin_memory=torch.cuda.is_available(),
+        **more,
+    )
 
 
 def _metrics(position: Position, lr: float, targets: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
@@ -240,17 +268,12 @@ def main() -> None:
     if args.dry_run:
         print(describe(config, args.fold, layout))
         return
-    try:
+    with failures_explained(config):
         if args.overfit:
             steps, loss = overfit(config, args.fold, layout, args.overfit)
             print(f"{config.name}: loss {loss:.4f} on {args.overfit} slices after {steps} steps")
-            return
-        train(config, args.fold, layout)
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"a batch of {config.batch_size} at {config.image_size} px does not fit the GPU's memory; "
-            "give a smaller batch_size or image_size"
-        ) from error
+        else:
+            train(config, args.fold, layout)
 
 
 if __name__ == "__main__":

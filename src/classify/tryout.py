@@ -19,7 +19,7 @@ from src.progress import progress
 NEAR_ZERO = 0.02  # a loss; the constant prior of 16 slices, half of them with a bleed, has some 0.5
 MOST_STEPS = 400
 
-_OPTIMIZER_COPIES = {"Adam": 2, "AdamW": 2, "SGD": 0}  # moments, each as large as the weights
+_MOMENTS = {"SGD": 1}  # an optimiser keeps, each as large as the weights; the Adams keep two
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Sizes:
     activation_bytes: int  # of one slice in fp32: what the backward pass keeps
 
     def training_bytes(self, config: Config) -> int:
-        """An estimate of a training step's memory: weights, gradients, moments, and a batch's activations."""
+        """An estimate of a training step's memory: weights, gradients, moments, average, and a batch's activations."""
         halves = 2 if config.precision in ("fp16", "bf16") else 1
-        copies = 2 + _OPTIMIZER_COPIES[config.optimizer.name]
+        copies = 2 + _MOMENTS.get(config.optimizer.name, 2) + (config.ema_decay is not None)
         return copies * self.weight_bytes + config.batch_size * self.activation_bytes // halves
 
 
@@ -56,7 +56,7 @@ def describe(config: Config, fold: int, layout: Layout) -> str:
 
 def measure(config: Config) -> Sizes:
     """Build a conf's network, with weights at random, and look at its sizes and those of all it computes of a slice."""
-    network = build_network(config.network.model_copy(update={"pretrained": "none"}), config.image_size)
+    network = build_network(config, pretrained="none")
     kept = 0
 
     def count(module: nn.Module, given: object, output: object) -> None:
@@ -67,7 +67,7 @@ def measure(config: Config) -> Sizes:
     hooks = [module.register_forward_hook(count) for module in network.modules() if not list(module.children())]
     network.eval()  # batch norm makes nothing of one slice
     with torch.inference_mode():
-        network(torch.zeros(1, 1, config.image_size, config.image_size))
+        network(torch.zeros(1, 2 * config.neighbours + 1, config.image_size, config.image_size))
     for hook in hooks:
         hook.remove()
     weights = list(network.parameters())
@@ -80,28 +80,29 @@ def overfit(config: Config, fold: int, layout: Layout, n_slices: int) -> tuple[i
     Half of the slices have a bleed, where there are so many. No augmentation, dropout or warm-up: what is tried is
     whether data, network and learning rate go together. Raises UserError where they do not.
     """
-    training, _ = read_split(layout, fold)
+    training, _ = read_split(layout, fold, config.neighbours)
     few = _few(training, n_slices, config.seed)
     accelerator = make_accelerator(config.precision)
     torch.manual_seed(config.seed)
-    network = build_network(config.network, config.image_size)
+    network = build_network(config)
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     optimizer = torch.optim.Adam(network.parameters(), lr=config.optimizer.lr)
     network, optimizer = accelerator.prepare(network, optimizer)
-    dataset = PlainSlices(layout.store("train"), few.ids, config.image_size)
-    images = torch.stack([dataset[i][1] for i in range(len(few.ids))]).to(accelerator.device)
+    dataset = PlainSlices(few.stacks, config.image_size)
+    images = torch.stack([dataset[i][1] for i in range(len(few))]).to(accelerator.device)
     targets = torch.from_numpy(few.targets.astype(np.float32)).to(accelerator.device)
+    weights = torch.tensor(list(config.label_weights.values()), device=accelerator.device)
     network.train()
-    steps = progress(range(1, MOST_STEPS + 1), desc=f"{config.name}, {len(few.ids)} slices", unit="step")
+    steps = progress(range(1, MOST_STEPS + 1), desc=f"{config.name}, {len(few)} slices", unit="step")
     value = float("nan")
     for step in steps:
         total = 0.0
         for start in range(0, len(images), config.batch_size):
             batch = slice(start, start + config.batch_size)
             share = len(images[batch]) / len(images)
-            loss = weighted_bce(network(images[batch]), targets[batch]) * share
+            loss = weighted_bce(network(images[batch]), targets[batch], weights) * share
             accelerator.backward(loss)
             total += loss.item()
         optimizer.step()
@@ -112,15 +113,15 @@ def overfit(config: Config, fold: int, layout: Layout, n_slices: int) -> tuple[i
         if value < NEAR_ZERO:
             return step, value
     raise UserError(
-        f"after {MOST_STEPS} steps on {len(few.ids)} slices the loss is {value:.3f}, not below {NEAR_ZERO}: "
+        f"after {MOST_STEPS} steps on {len(few)} slices the loss is {value:.3f}, not below {NEAR_ZERO}: "
         "try a higher optimizer.lr, and look at the slices (python -m src.report.montage)"
     )
 
 
 def _few(slices: Slices, count: int, seed: int) -> Slices:
     """Some slices, half of them with a bleed where there are so many."""
-    order = np.random.default_rng(seed).permutation(len(slices.ids))
+    order = np.random.default_rng(seed).permutation(len(slices))
     bleeds = order[slices.targets[order, 0] == 1]
     others = order[slices.targets[order, 0] == 0]
     chosen = [*bleeds[: count - min(count // 2, len(others))], *others[: count // 2]]
-    return Slices([slices.ids[i] for i in chosen], slices.targets[chosen])
+    return slices.take(np.array(chosen))

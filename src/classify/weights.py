@@ -1,5 +1,6 @@
-"""Weights that a backbone starts from: ImageNet's, or a file's."""
+"""Weights that a backbone starts from: ImageNet's, or a file's. As a command, fetch ImageNet's ahead."""
 
+import os
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -8,21 +9,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from src.errors import UserError, first_few
+from src.arguments import Parser
+from src.config import load_config
+from src.errors import UserError, first_few, run_command
 
 State = dict[str, torch.Tensor]
 
 
 def load_imagenet(backbone: nn.Module, architecture: str) -> None:
     """Load ImageNet's weights, all but the classifier. Raises UserError where they cannot be fetched."""
-    try:
-        state = _imagenet_state(architecture)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"ImageNet weights of {architecture} cannot be fetched ({error}); on a machine without access give "
-            "network.pretrained: none, or the path of a file with the weights"
-        ) from error
-    _load(backbone, state, f"ImageNet's weights of {architecture}")
+    _load(backbone, _fetch_imagenet(architecture), f"ImageNet's weights of {architecture}")
 
 
 def load_weights(backbone: nn.Module, path: str) -> None:
@@ -42,6 +38,18 @@ def load_weights(backbone: nn.Module, path: str) -> None:
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, AttributeError, UnpicklingError) as error:
         raise UserError(f"network.pretrained: {path} holds no plain state dict that can be read: {error}") from error
     _load(backbone, state, f"network.pretrained: {path}")
+
+
+def _fetch_imagenet(architecture: str) -> State:
+    """Read ImageNet's weights from where they were fetched to before, or fetch them."""
+    try:
+        return _imagenet_state(architecture)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"ImageNet weights of {architecture} cannot be fetched ({error}); on a machine without access give "
+            "network.pretrained: none, or the path of a file with the weights, or fetch them elsewhere: "
+            "python -m src.classify.weights -h"
+        ) from error
 
 
 def _imagenet_state(architecture: str) -> State:
@@ -66,8 +74,25 @@ def _imagenet_url(architecture: str) -> str:
     return str(url_map[architecture])
 
 
+def rgb_of_channels(count: int) -> list[int]:
+    """Which of an ImageNet network's three channels each of `count` channels stands for: 0, 1, 2, 0, 1, ..."""
+    return [channel % 3 for channel in range(count)]
+
+
+def _fit_first_layer(backbone: nn.Module, state: State) -> State:
+    """Spread the first layer's weights for three channels over as many as the backbone has.
+
+    Scaled so that equal channels come to the same as before; this is how timm does it too.
+    """
+    name = next(f"{name}.weight" for name, module in backbone.named_modules() if isinstance(module, nn.Conv2d))
+    channels, given = backbone.get_parameter(name).shape[1], state.get(name)
+    if given is None or given.ndim != 4 or given.shape[1] != 3 or channels == 3:
+        return state
+    return state | {name: given[:, rgb_of_channels(channels)] * (3 / channels)}
+
+
 def _load(backbone: nn.Module, state: State, what: str) -> None:
-    own = backbone.state_dict()
+    own, state = backbone.state_dict(), _fit_first_layer(backbone, state)
     # the classifier of another task has another shape: it starts at random, everything else must fit
     classifier = {key for key in _classifier_keys(backbone) if key in state and state[key].shape != own[key].shape}
     fitting = {key: value for key, value in state.items() if key not in classifier}
@@ -85,3 +110,31 @@ def _classifier_keys(backbone: nn.Module) -> list[str]:
     """The names of the last linear layer's tensors."""
     linear = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
     return [f"{linear[-1]}.weight", f"{linear[-1]}.bias"] if linear else []
+
+
+def main() -> None:
+    """Read arguments, fetch, report."""
+    parser = Parser(
+        prog="python -m src.classify.weights",
+        description="Fetch ImageNet's weights of some confs ahead, for a machine that is offline: run it on one that "
+        "is not, with TORCH_HOME and HF_HOME set to folders that both see or that are copied, and set them there too.",
+        epilog="example: TORCH_HOME=weights HF_HOME=weights python -m src.classify.weights conf/*.yaml",
+    )
+    parser.add_argument("conf", type=Path, nargs="+", help="files of conf/")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override keys of the confs"
+    )
+    args = parser.parse_args()
+    for path in args.conf:
+        conf = load_config(path, args.set).network
+        if conf.pretrained != "imagenet":
+            print(f"{path}: starts from {conf.pretrained}; nothing to fetch")
+            continue
+        count = len(_fetch_imagenet(conf.architecture))
+        print(f"{path}: {count} tensors of {conf.architecture}")
+    homes = Path(torch.hub.get_dir()).parent, Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    print(f"set TORCH_HOME and HF_HOME to {homes[0]} and {homes[1]}, or copies of them, on the machine that is offline")
+
+
+if __name__ == "__main__":
+    run_command(main)

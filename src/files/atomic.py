@@ -5,7 +5,8 @@ import glob
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,21 +45,31 @@ def sweep_partials(folder: Path, path: Path | None = None) -> None:
 
 
 @contextmanager
-def filled_by_one_run(folder: Path) -> Iterator[None]:
+def held_by_one_run(folder: Path, agree: Callable[[bool], bool] = bool, wait_s: float = 0.2) -> Iterator[None]:
     """Hold a folder, made if missing, for one run: a second one says so and waits.
 
     The hold ends with the process, however that ends: a run whose script was killed may live on for a while.
+    agree: given at each look whether this process has the folder, says whether to go on; called until it says so.
     """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{folder} is being filled by another run; waiting for its end", file=sys.stderr, flush=True)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:
-            pass  # a file system without locks: two runs there write the same files twice, but whole
+        said = False
+        while not agree(_lock(descriptor)):
+            if not said:
+                print(f"{folder} is being filled by another run; waiting for its end", file=sys.stderr, flush=True)
+            said = True
+            time.sleep(wait_s)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks: two runs there write the same files twice, but whole
+    return True

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import blosc2
 import numpy as np
+import pandas as pd
 from xxhash import xxh3_64, xxh3_64_intdigest, xxh3_128
 
 from src.errors import UserError, first_few
@@ -242,29 +243,39 @@ class ImageStore:
         self.index = read_table(index, INDEX_COLUMNS, made_by="bin/preprocess.sh")
 
     @cached_property
-    def _places(self) -> dict[str, tuple[str, int, int]]:
-        ids, *places = (self.index[name].tolist() for name in ("ID", "file", "position", "checksum"))
-        return dict(zip(ids, zip(*places, strict=True), strict=True))
+    def _ids(self) -> pd.Index:
+        return pd.Index(self.index["ID"])
+
+    @cached_property
+    def _places(self) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray]:
+        # arrays, not a dictionary: a dozen forked loaders share their memory, and would copy a dictionary's in time
+        codes, files = pd.factorize(self.index["file"])
+        return codes, list(files), self.index["position"].to_numpy(), self.index["checksum"].to_numpy()
+
+    def __len__(self) -> int:
+        return len(self.index)
 
     def __contains__(self, slice_id: str) -> bool:
-        return slice_id in self._places
+        return slice_id in self._ids
 
-    def require(self, slice_ids: Iterable[str]) -> None:
-        """Raise UserError naming the first few of these slices that are not in the store."""
-        lacking = [slice_id for slice_id in slice_ids if slice_id not in self]
+    def rows(self, slice_ids: Iterable[str]) -> np.ndarray:
+        """Where these slices stand in the index, from 0: (N,) int64. Raises UserError naming the first few unknown."""
+        slice_ids = list(slice_ids)
+        rows: np.ndarray = self._ids.get_indexer(pd.Index(slice_ids, dtype=self._ids.dtype))
+        lacking = [slice_ids[i] for i in np.flatnonzero(rows < 0)]
         if lacking:
             raise UserError(
                 f"{len(lacking)} slices are not in the image store {self.folder}: {first_few(lacking)}; "
                 "run bin/preprocess.sh again"
             )
+        return rows
 
-    def fingerprint(self, slice_ids: list[str]) -> str:
-        """A word that changes when these slices, their order or their pixels do. Raises UserError for unknown ones."""
-        self.require(slice_ids)
-        hashes = dict(zip(self.index["ID"], self.index["pixel_hash"], strict=True))
+    def fingerprint(self, rows: np.ndarray) -> str:
+        """A word that changes when the slices of these rows of the index, their order or their pixels do."""
         digest = hashlib.blake2b(digest_size=16)
-        for slice_id in slice_ids:
-            digest.update(f"{slice_id} {hashes[slice_id]}\n".encode())
+        named = self.index[["ID", "pixel_hash"]].iloc[rows]
+        for slice_id, pixels in zip(named["ID"], named["pixel_hash"], strict=True):
+            digest.update(f"{slice_id} {pixels}\n".encode())
         return digest.hexdigest()
 
     def hounsfield(self, slice_id: str) -> np.ndarray:
@@ -272,14 +283,18 @@ class ImageStore:
 
         Raises UserError where it is not there, or is not what was stored.
         """
-        self.require([slice_id])
-        name, position, checksum = self._places[slice_id]
+        return self.read(self.rows([slice_id])[0])
+
+    def read(self, row: int) -> np.ndarray:
+        """The slice of a row of the index: as `hounsfield`."""
+        codes, files, positions, checksums = self._places
+        path = self.folder / files[codes[row]]
         try:
-            pixels: np.ndarray = _open(self.folder / name)[position]
-            if _checksum_of(pixels) != checksum:
-                raise ValueError(f"slice {slice_id} does not have its checksum")
+            pixels: np.ndarray = _open(path)[int(positions[row])]
+            if _checksum_of(pixels) != checksums[row]:
+                raise ValueError(f"slice {self.index['ID'].iloc[row]} does not have its checksum")
         except (OSError, RuntimeError, ValueError, IndexError) as error:
-            raise UserError(f"{self.folder / name} is damaged ({error}); run bin/preprocess.sh again") from error
+            raise UserError(f"{path} is damaged ({error}); run bin/preprocess.sh again") from error
         return pixels
 
 

@@ -58,6 +58,16 @@ class FoldFolder:
         return self.path / "conf.yaml"
 
     @property
+    def versions(self) -> Path:
+        """What it ran on: packages, revision, hardware."""
+        return self.path / "versions.yaml"
+
+    @property
+    def curves(self) -> Path:
+        """TensorBoard's files."""
+        return self.path / "curves"
+
+    @property
     def state(self) -> Path:
         """What an interrupted training goes on from; gone when it has finished."""
         return self.path / "state.pt"

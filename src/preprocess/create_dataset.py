@@ -21,7 +21,7 @@ from src.arguments import Parser, share
 from src.ct.brain import brain_share
 from src.errors import UserError, first_few, run_command
 from src.files.archive import Member
-from src.files.atomic import filled_by_one_run, replacing, sweep_partials
+from src.files.atomic import held_by_one_run, replacing, sweep_partials
 from src.files.dicom import REASONS, UnreadableDicom, parse_stored, read_file, stored_hounsfield_of
 from src.files.images import (
     BYTES_PER_PIXEL,
@@ -76,7 +76,7 @@ def create_dataset(table: pd.DataFrame, folder: Path, **engine: Any) -> tuple[pd
     folder = folder.resolve()  # workers may stand elsewhere
     usable = table[table["reason"] == ""]
     files = {series.file: len(series.slices) * series.rows * series.columns for series in _series_of(usable)}
-    with filled_by_one_run(folder):
+    with held_by_one_run(folder):
         make_store(folder)
         sweep_partials(folder)
         there = series_files(folder)

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,12 @@ def _fresh_accelerator() -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.fixture(scope="session")
+def make_config(repository: Path) -> Callable[..., Config]:
+    """The conf of the quickest network, with `key=value` overrides."""
+    return lambda *overrides: load_config(repository / "conf/se_resnext50_32x4d.yaml", [*QUICK, *overrides])
+
+
 @pytest.fixture
-def config(repository: Path) -> Config:
-    return load_config(repository / "conf/se_resnext50_32x4d.yaml", QUICK)
+def config(make_config: Callable[..., Config]) -> Config:
+    return make_config()

@@ -5,7 +5,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from src.classify.augment import Augmentation
-from src.classify.dataset import EpochSampler, PlainSlices, TrainingSlices, pad_to_square
+from src.classify.dataset import EpochSampler, PlainSlices, TrainingSlices
+from src.classify.stacks import find_stacks, pad_to_square
 from src.config import Config, WindowJitterConf
 from src.ct.hounsfield import to_unit
 from src.files.images import ImageStore
@@ -20,19 +21,14 @@ def ids(preprocessed: Layout) -> list[str]:
 def _training(preprocessed: Layout, ids: list[str], config: Config) -> TrainingSlices:
     targets = np.arange(len(ids) * 6).reshape(-1, 6) % 2
     augmentation = Augmentation(config.augment, config.image_size)
-    return TrainingSlices(preprocessed.store("train"), ids, targets, augmentation, config.window_jitter, config.seed)
-
-
-def test_squares_of_air() -> None:
-    padded = pad_to_square(np.ones((4, 2), dtype=np.float32))
-    assert padded.tolist() == [[0, 1, 1, 0]] * 4
-    assert pad_to_square(np.ones((3, 3))).tolist() == np.ones((3, 3)).tolist()
+    stacks = find_stacks(preprocessed, "train", config.neighbours, ids)
+    return TrainingSlices(stacks, targets, augmentation, config.window_jitter, len(config.windows), config.seed)
 
 
 def test_plain_slices_are_the_stores(preprocessed: Layout, ids: list[str]) -> None:
     store = ImageStore(preprocessed.store("train"))
-    at_size = PlainSlices(preprocessed.store("train"), ids, 64)
-    smaller = PlainSlices(preprocessed.store("train"), ids, 32)
+    at_size = PlainSlices(find_stacks(preprocessed, "train", 0, ids), 64)
+    smaller = PlainSlices(find_stacks(preprocessed, "train", 0, ids), 32)
     for i, slice_id in enumerate(ids):
         square = pad_to_square(to_unit(store.hounsfield(slice_id)))
         index, image = at_size[i]

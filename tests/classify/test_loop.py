@@ -149,20 +149,21 @@ def test_sigterm_ends_between_two_steps() -> None:
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
     endless = _Endless(_batches())
-    told: list[bool] = []
+    told: list[tuple[float, bool]] = []
     with pytest.raises(Stopped, match=r"goes on after step \d+ of epoch 1"):
         train_epoch(
             accelerator,
             network,
-            endless,
+            endless,  # type: ignore[arg-type]
             optimizer,
             IDS,
             "",
             Position(),
-            after_step=told.append,  # type: ignore[arg-type]
+            after_step=lambda loss, stopping: told.append((loss, stopping)),
         )
-    assert told[-1] is True
-    assert not any(told[:-1])
+    assert told[-1][1] is True
+    assert not any(stopping for _, stopping in told[:-1])
+    assert all(0 < loss < 2 for loss, _ in told)
     assert signal.getsignal(signal.SIGTERM) == before
 
 

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -5,22 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.classify.network import Windows, build_network
-from src.config import NetworkConf
+from src.config import Config, WindowConf
 from src.ct.hounsfield import to_unit
 from src.ct.windows import THREE_WINDOWS, Window, apply_windows
 from src.errors import UserError
 
+Make = Callable[..., Config]
+WINDOWS = [WindowConf(level=level, width=width) for level, width in THREE_WINDOWS]
 HU = np.random.default_rng(0).integers(-200, 301, (2, 8, 8)).astype(np.int16)
 IMAGES = torch.from_numpy(to_unit(HU))[:, None]
 
 
-def _conf(architecture: str, **more: object) -> NetworkConf:
-    return NetworkConf(architecture=architecture, pretrained="none", **more)  # type: ignore[arg-type]
-
-
 def test_the_first_layer_is_the_three_windows() -> None:
     expected = np.moveaxis(apply_windows(HU), -1, 1)  # numpy's own implementation
-    np.testing.assert_allclose(Windows()(IMAGES).numpy(), expected, atol=2e-5)
+    np.testing.assert_allclose(Windows(WINDOWS)(IMAGES).numpy(), expected, atol=2e-5)
 
 
 @settings(deadline=None, max_examples=20)
@@ -28,8 +28,8 @@ def test_the_first_layer_is_the_three_windows() -> None:
 def test_jitter_moves_level_and_width_of_each_slice(level: float, width: float) -> None:
     jitter = torch.zeros(2, 3, 2)
     jitter[1, 2] = torch.tensor([level, width])  # the soft-tissue window of the second slice
-    moved = Windows()(IMAGES, jitter).numpy()
-    still = Windows()(IMAGES).numpy()
+    moved = Windows(WINDOWS)(IMAGES, jitter).numpy()
+    still = Windows(WINDOWS)(IMAGES).numpy()
     np.testing.assert_array_equal(moved[0], still[0])
     np.testing.assert_array_equal(moved[1, :2], still[1, :2])
     other = (Window(THREE_WINDOWS[2].level + level, THREE_WINDOWS[2].width * (1 + width)),)
@@ -38,15 +38,15 @@ def test_jitter_moves_level_and_width_of_each_slice(level: float, width: float) 
 
 def test_windows_are_exact_in_mixed_precision() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        views = Windows()(IMAGES)
+        views = Windows(WINDOWS)(IMAGES)
     assert views.dtype == torch.float32
-    assert torch.equal(views, Windows()(IMAGES))
+    assert torch.equal(views, Windows(WINDOWS)(IMAGES))
 
 
 @pytest.mark.parametrize("architecture", ["se_resnext50_32x4d", "efficientnet-b2", "timm/resnet10t"])
 @pytest.mark.parametrize("image_size", [64, 96])
-def test_six_logits_at_any_size(architecture: str, image_size: int) -> None:
-    network = build_network(_conf(architecture), image_size).eval()
+def test_six_logits_at_any_size(make_config: Make, architecture: str, image_size: int) -> None:
+    network = build_network(make_config(f"network.architecture={architecture}", f"image_size={image_size}")).eval()
     with torch.inference_mode():
         logits = network(torch.rand(2, 1, image_size, image_size))
     assert logits.shape == (2, 6)
@@ -54,24 +54,66 @@ def test_six_logits_at_any_size(architecture: str, image_size: int) -> None:
     assert not any("windows" in name for name in network.state_dict())  # constants are no part of a checkpoint
 
 
-def test_the_backbones_are_those_of_the_card() -> None:
-    se_resnext = build_network(_conf("se_resnext50_32x4d"), 64).backbone
-    efficientnet = build_network(_conf("efficientnet-b2"), 64).backbone
+def test_the_backbones_are_those_of_the_card(make_config: Make) -> None:
+    se_resnext = build_network(make_config("network.architecture=se_resnext50_32x4d", "image_size=64")).backbone
+    efficientnet = build_network(make_config("network.architecture=efficientnet-b2", "image_size=64")).backbone
     assert type(se_resnext).__module__.startswith("pretrainedmodels.")
     assert type(efficientnet).__module__.startswith("efficientnet_pytorch.")
 
 
-def test_rates() -> None:
-    efficientnet = build_network(_conf("efficientnet-b2", dropout=0.1, drop_path=0.05), 64).backbone
+def test_rates(make_config: Make) -> None:
+    b2, se = "network.architecture=efficientnet-b2", "network.architecture=se_resnext50_32x4d"
+    efficientnet = build_network(make_config(b2, "network.dropout=0.1", "network.drop_path=0.05")).backbone
     assert efficientnet._global_params.dropout_rate == 0.1  # type: ignore[union-attr]
     assert efficientnet._global_params.drop_connect_rate == 0.05  # type: ignore[union-attr]
-    assert build_network(_conf("se_resnext50_32x4d", dropout=0.2), 64).backbone.dropout.p == 0.2  # type: ignore[union-attr]
+    assert build_network(make_config(se, "network.dropout=0.2")).backbone.dropout.p == 0.2  # type: ignore[union-attr]
     with pytest.raises(UserError, match=r"network.drop_path 0.2: se_resnext50_32x4d has none"):
-        build_network(_conf("se_resnext50_32x4d", drop_path=0.2), 64)
+        build_network(make_config(se, "network.drop_path=0.2"))
 
 
-def test_unknown_architectures_list_close_matches() -> None:
+def test_unknown_architectures_list_close_matches(make_config: Make) -> None:
     with pytest.raises(UserError, match="unknown architecture 'se_resnext50'; expected se_resnext50_32x4d"):
-        build_network(_conf("se_resnext50"), 64)
+        build_network(make_config("network.architecture=se_resnext50", "image_size=64"))
     with pytest.raises(UserError, match="unknown architecture timm/resnet5; did you mean resnet5"):
-        build_network(_conf("timm/resnet5"), 64)
+        build_network(make_config("network.architecture=timm/resnet5", "image_size=64"))
+
+
+def test_the_windows_of_the_conf_are_those_of_the_project(config: Config) -> None:
+    assert tuple((window.level, window.width) for window in config.windows) == THREE_WINDOWS
+
+
+def test_slices_of_a_stack_go_through_the_windows_one_by_one() -> None:
+    stack = torch.cat([IMAGES, IMAGES.flip(0), 1 - IMAGES], dim=1)  # (2, 3, H, W)
+    jitter = torch.rand(2, 3, 2) / 10
+    views = Windows(WINDOWS)(stack, jitter)
+    assert views.shape == (2, 9, 8, 8)
+    for i in range(3):
+        assert torch.equal(views[:, 3 * i : 3 * i + 3], Windows(WINDOWS)(stack[:, i : i + 1], jitter))
+
+
+@pytest.mark.parametrize("architecture", ["se_resnext50_32x4d", "efficientnet-b2", "timm/resnet10t"])
+def test_neighbours_and_windows_make_channels(make_config: Make, architecture: str) -> None:
+    two = "windows=[{level: 40, width: 80}, {level: 50, width: 130}]"
+    network = build_network(make_config(f"network.architecture={architecture}", "neighbours=2", two)).eval()
+    assert next(m for m in network.modules() if isinstance(m, torch.nn.Conv2d)).in_channels == 10
+    assert network(torch.rand(2, 5, 32, 32)).shape == (2, 6)
+
+
+def test_windows_beyond_what_is_stored_are_refused(make_config: Make) -> None:
+    with pytest.raises(UserError, match=r"600 and width 2800 see, .* -886.* HU; the image store keeps -200 .. 300"):
+        build_network(make_config("windows=[{level: 600, width: 2800}]"))
+    # its edges are stored, but not what jitter brings in
+    build_network(make_config("windows=[{level: 50, width: 500}]", "window_jitter={level: 0, width: 0}"))
+    with pytest.raises(UserError, match="with their jitter, -217"):
+        build_network(make_config("windows=[{level: 50, width: 500}]"))
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_order_in_memory_is_the_confs(make_config: Make, wanted: bool) -> None:
+    network = build_network(make_config(f"channels_last={wanted}"))
+    convolution = next(m for m in network.modules() if isinstance(m, torch.nn.Conv2d))
+    seen: list[torch.Tensor] = []
+    convolution.register_forward_hook(lambda module, given, output: seen.append(given[0]))
+    network(torch.rand(2, 1, 32, 32))
+    for tensor in (convolution.weight, seen[0]):
+        assert tensor.is_contiguous(memory_format=torch.channels_last) is wanted

@@ -11,7 +11,8 @@ from src.classify.dataset import PlainSlices
 from src.classify.network import build_network
 from src.classify.predict import predict
 from src.classify.split import read_split
-from src.config import Config
+from src.classify.stacks import find_stacks
+from src.config import Config, WindowConf
 from src.errors import UserError
 from src.files.images import ImageStore
 from src.files.layout import Layout
@@ -23,11 +24,11 @@ def layout(preprocessed: Layout, config: Config, tmp_path: Path) -> Layout:
     """A root with checkpoints of networks that were never trained."""
     (tmp_path / "cache").symlink_to(preprocessed.root / "cache")
     layout = Layout(tmp_path)
-    trained_on = read_split(layout, 1)[0].fingerprint(ImageStore(layout.store("train")))
+    trained_on = read_split(layout, 1)[0].fingerprint()
     for epoch in (2, 3):
         torch.manual_seed(epoch)
-        about = About(config.name, config.network.architecture, config.image_size, 1, epoch, trained_on)
-        network = build_network(config.network, config.image_size)
+        about = About.of(config, 1, epoch, trained_on)
+        network = build_network(config)
         save_checkpoint(layout.fold(config.name, 1).checkpoint(epoch), network, about)
     return layout
 
@@ -35,11 +36,11 @@ def layout(preprocessed: Layout, config: Config, tmp_path: Path) -> Layout:
 def test_one_pass_for_all_epochs_equals_a_network_by_itself(layout: Layout, config: Config) -> None:
     predict(config, 1, "test", [2, 3], layout)
     ids = ImageStore(layout.store("test")).index["ID"].tolist()
-    images = torch.stack([image for _, image in PlainSlices(layout.store("test"), ids, config.image_size)])  # type: ignore[attr-defined]
+    images = torch.stack([image for _, image in PlainSlices(find_stacks(layout, "test", 0), config.image_size)])  # type: ignore[attr-defined]
     for epoch in (2, 3):
         predictions = read_predictions(layout.fold(config.name, 1).predictions("test", epoch))
         assert predictions.ids.tolist() == ids
-        network = build_network(config.network, config.image_size).eval()
+        network = build_network(config).eval()
         load_checkpoint(layout.fold(config.name, 1).checkpoint(epoch), network)
         with torch.inference_mode():
             np.testing.assert_allclose(predictions.probabilities, network(images).sigmoid().numpy(), atol=1e-6)
@@ -52,10 +53,8 @@ def test_files_of_the_same_checkpoint_are_left_others_made_anew(layout: Layout, 
     folder = layout.fold(config.name, 1)
     predict(config, 1, "valid", [2, 3], layout)
     before = {epoch: folder.predictions("valid", epoch).stat().st_mtime_ns for epoch in (2, 3)}
-    about = About(
-        config.name, config.network.architecture, config.image_size, 1, 3, read_about(folder.checkpoint(3)).trained_on
-    )
-    save_checkpoint(folder.checkpoint(3), build_network(config.network, config.image_size), about)
+    about = About.of(config, 1, 3, read_about(folder.checkpoint(3)).trained_on)
+    save_checkpoint(folder.checkpoint(3), build_network(config), about)
     predict(config, 1, "valid", [2, 3], layout)
     assert folder.predictions("valid", 2).stat().st_mtime_ns == before[2]
     assert folder.predictions("valid", 3).stat().st_mtime_ns != before[3]
@@ -99,3 +98,7 @@ def test_mistakes_are_named(layout: Layout, config: Config) -> None:
         predict(config, 1, "test", [2, 7], layout)
     with pytest.raises(UserError, match="was trained with image_size 32, expected 64"):
         predict(config.model_copy(update={"image_size": 64}), 1, "test", [2], layout)
+    with pytest.raises(UserError, match=r"was trained with windows \[\[40.0, 80.0\], .*, expected \[\[50.0, 80.0\]\]"):
+        predict(config.model_copy(update={"windows": (WindowConf(level=50, width=80),)}), 1, "test", [2], layout)
+    with pytest.raises(UserError, match="was trained with neighbours 0, expected 1"):
+        predict(config.model_copy(update={"neighbours": 1}), 1, "test", [2], layout)

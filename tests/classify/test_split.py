@@ -37,6 +37,7 @@ def test_mistakes_are_named(preprocessed: Layout, tmp_path: Path) -> None:
         read_split(Layout(tmp_path), 0)
     other = Layout(tmp_path)
     write_table(read_table(preprocessed.table("train"), [], made_by=""), other.table("train"))
+    other.store("train").symlink_to(preprocessed.store("train"))
     folds = read_table(preprocessed.folds, [], made_by="")
     stranger = pd.DataFrame({"ID": ["ID_fff"], "PatientID": ["P"], "fold": [0]})
     write_table(pd.concat([folds, stranger]), other.folds)

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.classify import loop
 from src.classify import train as train_module
@@ -40,6 +42,7 @@ def trained(preprocessed: Layout, repository: Path, tmp_path_factory: pytest.Tem
     quick = ["network.architecture=timm/resnet10t", "network.pretrained=none", "image_size=32", "batch_size=8"]
     # dropout draws from torch's own generator; a milestone after the stop shows that the scheduler goes on too
     quick += ["network.dropout=0.3", "scheduler.milestones=[2]", "workers=0", "optimizer.lr=1e-3", "save_steps=2"]
+    quick += ["ema_decay=0.5", "neighbours=1"]
     config = load_config(repository / "conf/se_resnext50_32x4d.yaml", quick)
     train(config, 0, Layout(root))
     return config, Layout(root)
@@ -51,10 +54,12 @@ def test_what_training_leaves(trained: tuple[Config, Layout]) -> None:
     assert folder.path == layout.root / "model/se_resnext50_32x4d/fold0"
     assert sorted(path.name for path in folder.path.iterdir()) == [
         "conf.yaml",
+        "curves",
         "epoch1.safetensors",
         "epoch2.safetensors",
         "epoch3.safetensors",
         "metrics.csv",
+        "versions.yaml",
     ]
     about = read_about(folder.checkpoint(2))
     assert (about.conf, about.architecture, about.fold, about.epoch) == (config.name, "timm/resnet10t", 0, 2)
@@ -216,7 +221,7 @@ def test_batch_norm_is_reestimated_where_the_conf_says(trained: tuple[Config, La
     config = trained[0]
     network_conf = config.network.model_copy(update={"reestimate_batch_norm": True})
     train(config.model_copy(update={"network": network_conf, "epochs": 1}), 0, layout)
-    plain, estimated = (build_network(config.network, 32) for _ in range(2))
+    plain, estimated = (build_network(config) for _ in range(2))
     load_checkpoint(trained[1].fold(config.name, 0).checkpoint(1), plain)
     load_checkpoint(layout.fold(config.name, 0).checkpoint(1), estimated)
     for (name, before), after in zip(plain.state_dict().items(), estimated.state_dict().values(), strict=True):
@@ -224,3 +229,103 @@ def test_batch_norm_is_reestimated_where_the_conf_says(trained: tuple[Config, La
             assert not torch.equal(before, after), name
         elif "num_batches" not in name:
             assert torch.equal(before, after), name
+
+
+def test_the_average_of_the_weights_is_what_is_saved(config: Config, layout: Layout) -> None:
+    folder = layout.fold(config.name, 0)
+    weights = {}
+    for decay in (None, 1e-9, 0.9):  # none, one that keeps next to nothing, one that lags behind
+        train(config.model_copy(update={"ema_decay": decay, "epochs": 1}), 0, layout)
+        weights[decay] = load_file(folder.checkpoint(1))["backbone.fc.weight"]
+        shutil.rmtree(folder.path)
+    torch.testing.assert_close(weights[1e-9], weights[None])
+    start = build_network_of(config)
+    assert (weights[0.9] - start).abs().sum() < 0.9 * (weights[None] - start).abs().sum()
+
+
+def build_network_of(config: Config) -> torch.Tensor:
+    """The classifier's weights before training."""
+    torch.manual_seed(config.seed)
+    return build_network(config).state_dict()["backbone.fc.weight"]
+
+
+def test_label_weights_reach_the_loss(config: Config, layout: Layout) -> None:
+    folder = layout.fold(config.name, 0)
+    only = {label: float(label == "subdural") for label in LABELS}
+    train(config.model_copy(update={"label_weights": only, "epochs": 1}), 0, layout)
+    moved = load_file(folder.checkpoint(1))["backbone.fc.weight"] - build_network_of(config)
+    assert (moved.abs().sum(dim=1) > 0).tolist() == [label == "subdural" for label in LABELS]
+
+
+def test_an_optimiser_with_further_arguments_goes_on_exactly(
+    config: Config, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sgd = config.optimizer.model_copy(update={"name": "SGD", "arguments": {"momentum": 0.9}, "clip_norm": 1.0})
+    config = config.model_copy(update={"optimizer": sgd, "accumulate": 2, "epochs": 2, "save_steps": 1})
+    folder, hashes = layout.fold(config.name, 0), []
+    train(config, 0, layout)
+    hashes.append(file_sha256(folder.checkpoint(2)))
+    shutil.rmtree(folder.path)
+    real, calls = loop.weighted_bce, []
+
+    def stop(*args: object) -> object:
+        calls.append(None)
+        if len(calls) == 4:  # in the middle of the second step
+            raise Stopped("pulled the plug")
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "weighted_bce", stop)
+    with pytest.raises(Stopped):
+        train(config, 0, layout)
+    train(config, 0, layout)
+    assert file_sha256(folder.checkpoint(2)) == hashes[0]
+
+
+def test_curves_have_each_step_once(trained: tuple[Config, Layout], layout: Layout) -> None:
+    config, whole = trained
+    metrics = pd.read_csv(whole.fold(config.name, 0).metrics)
+    events = EventAccumulator(str(whole.fold(config.name, 0).curves))
+    events.Reload()
+    assert [event.step for event in events.Scalars("step/loss")] == list(range(1, 13))
+    assert [event.step for event in events.Scalars("epoch/valid")] == [4, 8, 12]
+    valid = [event.value for event in events.Scalars("epoch/valid")]
+    np.testing.assert_allclose(valid, metrics["valid"], rtol=1e-6)
+    losses = np.array([event.value for event in events.Scalars("step/loss")]).reshape(3, 4)
+    np.testing.assert_allclose(losses.mean(axis=1), metrics["train"], rtol=1e-5)  # batches are of one size
+
+
+def test_compiled_training_is_the_same_training(config: Config, layout: Layout) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler on a CPU, and there is no g++")
+    rows = []
+    for compiled in (False, True):
+        train(config.model_copy(update={"compile": compiled, "epochs": 1}), 0, layout)
+        folder = layout.fold(config.name, 0)
+        rows.append(pd.read_csv(folder.metrics))
+        assert not any("_orig_mod" in name for name in load_file(folder.checkpoint(1)))
+        shutil.rmtree(folder.path)
+    np.testing.assert_allclose(rows[1][["train", "valid"]], rows[0][["train", "valid"]], rtol=1e-3)
+
+
+def test_a_second_run_waits_for_the_first_and_finds_it_done(
+    config: Config, layout: Layout, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config.model_copy(update={"epochs": 1})
+    conf = layout.root / f"{config.name}.yaml"
+    conf.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude={"name"})))
+    command = [sys.executable, "-m", "src.classify.train", str(conf), "--fold", "0", "--root", str(layout.root)]
+    real, second = train_module.predict_slices, []
+
+    def start_another(*args: object, **how: object) -> object:
+        process = subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        second.append(process)
+        assert process.stderr is not None
+        while "is being filled by another run" not in process.stderr.readline():
+            assert process.poll() is None
+        return real(*args, **how)
+
+    monkeypatch.setattr(train_module, "predict_slices", start_another)
+    train(config, 0, layout)
+    output, _ = second[0].communicate(timeout=60)
+    assert "trained already" in output
+    assert second[0].returncode == 0

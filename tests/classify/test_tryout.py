@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from src.classify.split import Slices
+from src.classify.stacks import Stacks
 from src.classify.tryout import NEAR_ZERO, _few, describe, measure, overfit
 from src.config import Config
 from src.errors import UserError
@@ -28,7 +29,8 @@ def test_one_that_does_not_is_told(config: Config, preprocessed: Layout, monkeyp
 def test_half_of_the_slices_bleed() -> None:
     targets = np.zeros((100, 6), dtype=np.uint8)
     targets[:30, [0, 2]] = 1
-    slices = Slices([f"ID_{i}" for i in range(100)], targets)
+    rows = np.arange(100)[:, None]
+    slices = Slices(Stacks(None, [f"ID_{i}" for i in range(100)], rows), targets)  # type: ignore[arg-type] - nothing is read
     for count in (16, 5, 2):
         few = _few(slices, count, seed=1)
         assert len(set(few.ids)) == count

@@ -1,3 +1,7 @@
+import hashlib
+import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -5,18 +9,20 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from src.classify import weights
 from src.classify.network import build_network
-from src.config import NetworkConf
+from src.config import Config
 from src.errors import UserError
 
+Make = Callable[..., Config]
 CLASSIFIERS = {"se_resnext50_32x4d": "last_linear", "efficientnet-b2": "_fc", "timm/resnet10t": "fc"}
 
 
 @pytest.mark.parametrize(("architecture", "classifier"), CLASSIFIERS.items())
 def test_a_files_weights_are_taken_but_for_another_tasks_classifier(
-    tmp_path: Path, architecture: str, classifier: str
+    make_config: Make, tmp_path: Path, architecture: str, classifier: str
 ) -> None:
-    source = build_network(NetworkConf(architecture=architecture, pretrained="none"), 64).backbone
+    source = build_network(make_config(f"network.architecture={architecture}")).backbone
     state = {key: value.clone().contiguous() for key, value in source.state_dict().items()}
     features = state[f"{classifier}.weight"].shape[1]
     state[f"{classifier}.weight"] = torch.zeros(1000, features)  # ImageNet's
@@ -24,8 +30,8 @@ def test_a_files_weights_are_taken_but_for_another_tasks_classifier(
     torch.save(state, tmp_path / "w.pth")
     save_file(state, tmp_path / "w.safetensors")
     for name in ("w.pth", "w.safetensors"):
-        conf = NetworkConf(architecture=architecture, pretrained=str(tmp_path / name))
-        loaded = build_network(conf, 64).backbone.state_dict()
+        config = make_config(f"network.architecture={architecture}", f"network.pretrained={tmp_path / name}")
+        loaded = build_network(config).backbone.state_dict()
         for key, value in loaded.items():
             if key.startswith(f"{classifier}."):
                 assert value.shape[0] == 6
@@ -34,9 +40,9 @@ def test_a_files_weights_are_taken_but_for_another_tasks_classifier(
                 assert torch.equal(value, state[key]), key
 
 
-def test_timms_twin_has_the_same_tensors_so_its_weights_serve() -> None:
+def test_timms_twin_has_the_same_tensors_so_its_weights_serve(make_config: Make) -> None:
     # what pretrained: imagenet relies on for se_resnext50_32x4d, whose own host is unreliable
-    ours = build_network(NetworkConf(architecture="se_resnext50_32x4d", pretrained="none"), 64).backbone
+    ours = build_network(make_config("network.architecture=se_resnext50_32x4d")).backbone
     twin = timm.create_model("legacy_seresnext50_32x4d", num_classes=6)
     assert {k: v.shape for k, v in twin.state_dict().items()} == {k: v.shape for k, v in ours.state_dict().items()}
     twin.load_state_dict(ours.state_dict())
@@ -45,17 +51,99 @@ def test_timms_twin_has_the_same_tensors_so_its_weights_serve() -> None:
         torch.testing.assert_close(twin.eval()(images), ours.eval()(images), atol=1e-5, rtol=1e-5)
 
 
-def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_efficientnet_b2_is_timms_tf_efficientnet_b2_at_its_native_size(make_config: Make) -> None:
+    ours = build_network(make_config("network.architecture=efficientnet-b2", "image_size=260")).backbone
+    twin = timm.create_model("tf_efficientnet_b2", num_classes=6)
+    # other names, in the same order, but for the layers within a block of squeeze and excitation
+    own = ours.state_dict()
+    twin.load_state_dict({name: own[_name_here(name)] for name in twin.state_dict()})
+    assert {_name_here(name) for name in twin.state_dict()} == set(own)
+    images = torch.randn(2, 3, 260, 260)
+    with torch.inference_mode():
+        torch.testing.assert_close(twin.eval()(images), ours.eval()(images), atol=1e-5, rtol=1e-5)
+
+
+REPEATS = (2, 3, 3, 4, 4, 5, 2)  # blocks of each of efficientnet-b2's stages
+
+
+def _name_here(name: str) -> str:
+    """efficientnet_pytorch's name of a tensor, from timm's."""
+    block = re.match(r"blocks\.(\d+)\.(\d+)\.(.+)", name)
+    if not block:
+        ends = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
+        layer, rest = name.split(".", 1)
+        return f"{ends[layer]}.{rest}"
+    stage, place, layer = int(block[1]), int(block[2]), block[3]
+    layers = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"}
+    layers |= {
+        "se.conv_reduce": "_se_reduce",
+        "se.conv_expand": "_se_expand",
+        "conv_pwl": "_project_conv",
+        "bn3": "_bn2",
+    }
+    if stage == 0:  # nothing to expand: timm counts from what is there
+        layers |= {"bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+    kind, rest = re.fullmatch(r"(se\.\w+|\w+)\.(.+)", layer).groups()  # type: ignore[union-attr]
+    return f"_blocks.{sum(REPEATS[:stage]) + place}.{layers[kind]}.{rest}"
+
+
+@pytest.mark.parametrize("architecture", CLASSIFIERS)
+@pytest.mark.parametrize("channels", [["neighbours=1"], ["windows=[{level: 40, width: 80}]"]], ids=["9", "1"])
+def test_the_first_layer_serves_other_channels(
+    make_config: Make, tmp_path: Path, architecture: str, channels: list[str]
+) -> None:
+    of_three = make_config(f"network.architecture={architecture}", "image_size=64", "network.dropout=0")
+    three = build_network(of_three)
+    torch.save(three.backbone.state_dict(), tmp_path / "w.pth")
+    start = f"network.pretrained={tmp_path}/w.pth"
+    more = build_network(make_config(f"network.architecture={architecture}", "image_size=64", *channels, start))
+    image = torch.rand(1, 1, 64, 64)
+    if channels == ["neighbours=1"]:
+        # of a slice and two copies of it the network sees what it saw of the slice alone
+        with torch.inference_mode():
+            torch.testing.assert_close(
+                more.eval()(image.expand(1, 3, 64, 64)), three.eval()(image), atol=1e-5, rtol=1e-4
+            )
+    else:
+        assert more.eval()(image).shape == (1, 6)
+
+
+def test_weights_are_fetched_ahead(
+    make_config: Make, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    source = build_network(make_config("network.architecture=efficientnet-b2")).backbone
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    digest = hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest()
+    host = (tmp_path / "w.pth").rename(tmp_path / f"b2-{digest[:8]}.pth")
+    monkeypatch.setattr("src.classify.weights._imagenet_url", lambda architecture: host.as_uri())
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    (tmp_path / "scratch.yaml").write_text(
+        f"base: {repository}/conf/efficientnet-b2.yaml\nnetwork: {{pretrained: none}}"
+    )
+    confs = [str(repository / "conf/efficientnet-b2.yaml"), str(tmp_path / "scratch.yaml")]
+    monkeypatch.setattr(sys, "argv", ["weights", *confs])
+    weights.main()
+    said = capsys.readouterr().out.splitlines()[-3:]  # after what torch says of the download
+    assert said[0] == f"{confs[0]}: {len(source.state_dict())} tensors of efficientnet-b2"
+    assert said[1] == f"{confs[1]}: starts from none; nothing to fetch"
+    assert f"set TORCH_HOME and HF_HOME to {tmp_path}/torch and " in said[2]
+    host.unlink()  # the machine is offline now
+    network = build_network(make_config("network.architecture=efficientnet-b2", "network.pretrained=imagenet"))
+    for key, value in source.state_dict().items():
+        assert torch.equal(network.backbone.state_dict()[key], value), key
+
+
+def test_weights_that_do_not_fit_are_refused(make_config: Make, tmp_path: Path) -> None:
     other = timm.create_model("resnet10t", num_classes=6).state_dict()
     other["conv1.0.weight"] = torch.zeros(1)
     torch.save(other, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"not of this architecture: they differ at conv1.0.weight"):
-        build_network(NetworkConf(architecture="timm/resnet10t", pretrained=str(tmp_path / "w.pth")), 64)
+        build_network(make_config(f"network.pretrained={tmp_path}/w.pth"))
     with pytest.raises(UserError, match=r"none.pth is missing; expected imagenet, none, or the path"):
-        build_network(NetworkConf(architecture="timm/resnet10t", pretrained=str(tmp_path / "none.pth")), 64)
+        build_network(make_config(f"network.pretrained={tmp_path}/none.pth"))
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(UserError, match="no plain state dict"):
-        build_network(NetworkConf(architecture="timm/resnet10t", pretrained=str(tmp_path / "text.pth")), 64)
+        build_network(make_config(f"network.pretrained={tmp_path}/text.pth"))
 
 
 class _Code:
@@ -63,16 +151,18 @@ class _Code:
         return (print, ("a checkpoint is data, never code",))
 
 
-def test_a_file_that_would_run_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_would_run_code_is_refused(
+    make_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.save({"w": _Code()}, tmp_path / "w.pth")
     with pytest.raises(UserError, match="no plain state dict"):
-        build_network(NetworkConf(architecture="timm/resnet10t", pretrained=str(tmp_path / "w.pth")), 64)
+        build_network(make_config(f"network.pretrained={tmp_path}/w.pth"))
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("architecture", ["se_resnext50_32x4d", "efficientnet-b2", "timm/resnet10t"])
 def test_a_machine_without_access_is_told_what_to_do(
-    architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_config: Make, architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # no cache, and a proxy that nobody answers at: as on a machine that is offline
     for cache in ("TORCH_HOME", "HF_HOME", "HF_HUB_CACHE"):
@@ -82,4 +172,4 @@ def test_a_machine_without_access_is_told_what_to_do(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"cannot be fetched .* give network.pretrained: none, or the path of a file"):
-        build_network(NetworkConf(architecture=architecture), 64)
+        build_network(make_config(f"network.architecture={architecture}", "network.pretrained=imagenet"))

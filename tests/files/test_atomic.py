@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from src.files.atomic import filled_by_one_run, replacing, sweep_partials
+from src.files.atomic import held_by_one_run, replacing, sweep_partials
 
 
 def _write(path: Path, text: str) -> None:
@@ -74,13 +74,13 @@ def test_a_second_run_waits_for_the_first(tmp_path: Path, capfd: pytest.CaptureF
     order = []
 
     def second() -> None:
-        with filled_by_one_run(tmp_path / "store"):
+        with held_by_one_run(tmp_path / "store"):
             order.append("second")
 
     waiting = threading.Thread(target=second)
-    with filled_by_one_run(tmp_path / "store"):
+    with held_by_one_run(tmp_path / "store"):
         waiting.start()
-        with filled_by_one_run(tmp_path / "other"):  # nobody holds this one
+        with held_by_one_run(tmp_path / "other"):  # nobody holds this one
             waiting.join(timeout=0.3)
         order.append("first")
     waiting.join(timeout=10)

@@ -1,0 +1,36 @@
+"""What torch and the machine say where a conf asks too much of them, in terms of the conf."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from src.config import Config
+from src.errors import UserError
+
+
+@contextmanager
+def failures_explained(config: Config) -> Iterator[None]:
+    """Turn a lack of memory, a loader that was ended and a failed compilation into a UserError that says what to do."""
+    batch = f"a batch of {config.batch_size} at {config.image_size} px does not fit"
+    remedy = "give a smaller batch_size (with accumulate, the same step) or image_size"
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"{batch} the GPU's memory; {remedy}, or precision: fp16") from error
+    except MemoryError as error:
+        raise UserError(f"{batch} the machine's memory; {remedy}, or fewer workers") from error
+    except RuntimeError as error:
+        said = str(error)
+        if "DefaultCPUAllocator" in said:
+            raise UserError(f"{batch} the machine's memory; {remedy}") from error
+        if ended := re.search(r"DataLoader worker .*(signal: \w+|exited unexpectedly)", said):
+            raise UserError(
+                f"a process that loads slices was ended ({ended[1]}), as happens where memory runs out; give fewer "
+                "workers or a smaller batch_size, and in a container more shared memory (docker run --shm-size=8g)"
+            ) from error
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            what = said.strip().splitlines()[0]
+            raise UserError(f"torch.compile cannot compile this network here ({what}); set compile: false") from error
+        raise

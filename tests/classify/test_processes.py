@@ -1,0 +1,154 @@
+"""One training on several processes and machines: stopped in every way, it ends in the same weights."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from src.classify.checkpoint import file_sha256
+from src.files.layout import Layout
+
+
+@pytest.fixture(scope="module")
+def conf(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    path = tmp_path_factory.mktemp("conf") / "small.yaml"
+    path.write_text(
+        f"base: {repository}/conf/demo/base.yaml\n"
+        "network: {architecture: timm/resnet10t, dropout: 0.3, reestimate_batch_norm: false}\n"
+        "image_size: 32\nepochs: 3\nbatch_size: 4\nsave_steps: 1\nema_decay: 0.5\nworkers: 0\n"
+    )
+    return path
+
+
+def _root(preprocessed: Layout, folder: Path) -> Layout:
+    folder.mkdir(exist_ok=True)
+    (folder / "cache").symlink_to(preprocessed.root / "cache")
+    return Layout(folder)
+
+
+def _train(repository: Path, conf: Path, layout: Layout) -> subprocess.Popen[str]:
+    settings = {"PYTHON": sys.executable, "ICH_ROOT": str(layout.root), "CONFS": str(conf), "FOLDS": "0", "NPROC": "2"}
+    return subprocess.Popen(
+        ["sh", str(repository / "bin/train.sh")],
+        env={**os.environ, **settings, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    output, errors = process.communicate(timeout=150)
+    return process.returncode, output, errors
+
+
+@pytest.fixture(scope="module")
+def whole(repository: Path, preprocessed: Layout, conf: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """Trained on two processes without a stop."""
+    layout = _root(preprocessed, tmp_path_factory.mktemp("whole"))
+    status, _, errors = _finish(_train(repository, conf, layout))
+    assert status == 0, errors
+    return layout
+
+
+def _wait_for_saves(process: subprocess.Popen[str], layout: Layout, count: int) -> None:
+    state, seen = layout.fold("small", 0).state, set()
+    while len(seen) < count:
+        assert process.poll() is None, _finish(process)
+        with contextlib.suppress(FileNotFoundError):
+            seen.add(state.stat().st_mtime_ns)
+        time.sleep(0.001)
+
+
+def test_two_processes_stopped_in_every_way(
+    repository: Path, preprocessed: Layout, conf: Path, whole: Layout, tmp_path: Path
+) -> None:
+    layout = _root(preprocessed, tmp_path / "stopped")
+    # the machine fails: nothing of the run is left
+    process = _train(repository, conf, layout)
+    _wait_for_saves(process, layout, 2)
+    script = psutil.Process(process.pid)
+    everything = [script, *script.children(recursive=True)]
+    assert len(everything) >= 4  # script, launcher, two processes
+    for each in everything:
+        each.kill()
+    _finish(process)
+    assert not layout.fold("small", 0).checkpoint(3).is_file()
+    # the machine is taken away
+    process = _train(repository, conf, layout)
+    _wait_for_saves(process, layout, 4)
+    process.send_signal(signal.SIGTERM)
+    status, _, errors = _finish(process)
+    assert status == 75, errors
+    assert "stopped: the same command goes on after step" in errors
+    assert not layout.fold("small", 0).checkpoint(3).is_file()
+    # the script alone is killed; what it started goes on, and the same command waits for it
+    process = _train(repository, conf, layout)
+    _wait_for_saves(process, layout, 2)
+    left = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for each in left:
+        each.suspend()
+    again = _train(repository, conf, layout)
+    assert again.stderr is not None
+    assert "fold0 is being filled by another run; waiting for its end" in again.stderr.readline()
+    for each in left:
+        each.resume()
+    status, output, errors = _finish(again)
+    assert status == 0, errors
+    assert "trained already" in output
+    for epoch in (1, 2, 3):
+        found, expected = (each.fold("small", 0).checkpoint(epoch) for each in (layout, whole))
+        assert file_sha256(found) == file_sha256(expected)
+
+
+def _on_two_machines(repository: Path, conf: Path, roots: list[Layout]) -> list[tuple[int, str, str]]:
+    """What docs/training.md says to run on each of two machines."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "1"]
+    processes = [
+        subprocess.Popen(
+            [*torchrun, "-m", "src.classify.train", str(conf), "--fold", "0", "--root", str(layout.root)],
+            cwd=repository,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for layout in roots
+    ]
+    return [_finish(process) for process in processes]
+
+
+def test_two_machines_train_one_model(
+    repository: Path, preprocessed: Layout, conf: Path, whole: Layout, tmp_path: Path
+) -> None:
+    layout = _root(preprocessed, tmp_path / "shared")
+    for status, _, errors in _on_two_machines(repository, conf, [layout, layout]):
+        assert status == 0, errors
+    assert file_sha256(layout.fold("small", 0).checkpoint(3)) == file_sha256(whole.fold("small", 0).checkpoint(3))
+
+
+def test_machines_without_shared_storage_are_told(
+    repository: Path, preprocessed: Layout, conf: Path, whole: Layout, tmp_path: Path
+) -> None:
+    shutil.copytree(whole.root / "model", tmp_path / "one" / "model")
+    roots = [_root(preprocessed, tmp_path / name) for name in ("one", "two")]
+    results = _on_two_machines(repository, conf, roots)
+    assert any(
+        "error: the processes see different files in" in errors and "--root must be the same storage" in errors
+        for _, _, errors in results
+    ), results
+    assert all(status != 0 for status, _, _ in results)
+    assert not (tmp_path / "two/model/small/fold0/epoch1.safetensors").exists()
