@@ -6,11 +6,11 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def take_turns(rivals: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def take_turns(rivals: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Run each function once a round, after one round that does not count: median seconds of each."""
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
     for counts in (False, *[True] * rounds):
@@ -23,24 +23,37 @@ def take_turns(rivals: dict[str, Callable[[], Any]], rounds: int) -> dict[str, f
 
 
 def alone(function: Callable[..., Any], *arguments: Any) -> tuple[float, int, Any]:
-    """Call a function in a fresh process: (seconds, peak memory of that process in MB, its result)."""
+    """Call a function in a fresh process: (seconds, peak memory of that process in MB, its result).
+
+    Raises RuntimeError with what the function raised there, or where the process was ended.
+    """
     context = multiprocessing.get_context("spawn")
-    answer = context.SimpleQueue()
-    process = context.Process(target=_measured, args=(answer, function, arguments))
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_measured, args=(there, function, arguments))
     process.start()
-    result = json.loads(answer.get())
+    there.close()
+    try:
+        result = json.loads(here.recv())
+    except EOFError:
+        result = {"error": "the process was ended"}
     process.join()
+    if "error" in result:
+        raise RuntimeError(result["error"])
     return result["seconds"], result["megabytes"], result["result"]
 
 
 def _measured(answer: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     begun = time.perf_counter()
-    result = function(*arguments)
+    try:
+        result = function(*arguments)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the one who asked must hear of it
+        answer.send(json.dumps({"error": f"{type(error).__name__}: {error}"}))
+        return
     seconds = time.perf_counter() - begun
     # not ru_maxrss, which a process inherits from the one that started it
     with open("/proc/self/status", encoding="utf-8") as file:  # noqa: PTH123
         peak = next(int(line.split()[1]) // 1024 for line in file if line.startswith("VmHWM"))
-    answer.put(json.dumps({"seconds": seconds, "megabytes": peak, "result": result}))
+    answer.send(json.dumps({"seconds": seconds, "megabytes": peak, "result": result}))
 
 
 def table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:

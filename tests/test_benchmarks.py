@@ -1,17 +1,56 @@
 """The benchmarks run: on little, and without a look at the figures."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def test_preprocess(repository: Path) -> None:
+from benchmarks.measure import alone
+
+RUNS = {
+    "preprocess": (
+        ["--slices", "30", "--rounds", "1", "--no-full-size"],
+        ["Storing ", "Reading", "Size", "Headers", "Memory", "30 slices on"],
+    ),
+    "loader": (
+        ["--slices", "30", "--rounds", "1", "--image-size", "64", "--workers", "1", "--index", "1000"],
+        ["A training sample of 64 x 64", "Loaders", "Memory over an index of 1000 slices"],
+    ),
+    "train": (
+        [
+            "--image-size",
+            "32",
+            "--batch-size",
+            "2",
+            "--rounds",
+            "1",
+            "--steps",
+            "1",
+            "--workers",
+            "0",
+            "--settings",
+            "fp32",
+        ],
+        ["Our loop against", "Settings, 32 px", "efficientnet-b2: where a step's time goes", "With real loading"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_they_run(repository: Path, name: str) -> None:
+    arguments, titles = RUNS[name]
     result = subprocess.run(
-        [sys.executable, "-m", "benchmarks.preprocess", "--slices", "30", "--rounds", "1", "--no-full-size"],
-        cwd=repository,
-        capture_output=True,
-        text=True,
+        [sys.executable, "-m", f"benchmarks.{name}", *arguments], cwd=repository, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
-    for title in ("Storing ", "Reading", "Size", "Headers", "Memory", "30 slices on"):
-        assert f"\n{title}" in result.stdout
+    for title in titles:
+        assert f"\n{title}" in result.stdout, result.stdout
+
+
+def test_what_a_process_of_its_own_raises_is_heard() -> None:
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: "):
+        alone(divmod, 1, 0)
+    with pytest.raises(RuntimeError, match="the process was ended"):
+        alone(os._exit, 3)

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from src.arguments import Parser
 from src.classify.checkpoint import About, file_sha256, load_checkpoint, read_about
-from src.classify.dataset import PlainSlices
+from src.classify.dataset import PlainSlices, keep_memory
 from src.classify.failures import failures_explained
 from src.classify.loop import make_accelerator, predict_slices
 from src.classify.network import build_network
@@ -56,6 +56,7 @@ def predict(config: Config, fold: int, split: str, epochs: Sequence[int], layout
             PlainSlices(stacks, config.image_size),
             batch_size=config.batch_size,
             num_workers=config.workers,
+            worker_init_fn=keep_memory,
             pin_memory=torch.cuda.is_available(),
         )
     )

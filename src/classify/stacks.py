@@ -39,7 +39,8 @@ class Stacks:
         rows = self.rows[index].tolist()
         images = {row: pad_to_square(to_unit(self.store.read(row))) for row in dict.fromkeys(rows)}
         side = images[rows[len(rows) // 2]].shape[0]
-        return np.stack([resize(images[row], side) for row in rows], axis=-1)
+        stack: np.ndarray = cv2.merge([resize(images[row], side) for row in rows])
+        return stack.reshape(side, side, len(rows))  # OpenCV drops a single channel's axis
 
     def fingerprint(self) -> str:
         """A word that changes when the slices, their order or their pixels do."""

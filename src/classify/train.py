@@ -13,7 +13,7 @@ from src.arguments import Parser, positive
 from src.classify.augment import Augmentation
 from src.classify.checkpoint import About, read_about, save_checkpoint
 from src.classify.curves import Curves
-from src.classify.dataset import EpochSampler, PlainSlices, TrainingSlices
+from src.classify.dataset import EpochSampler, PlainSlices, TrainingSlices, keep_memory
 from src.classify.failures import failures_explained
 from src.classify.loop import make_accelerator, predict_slices, reestimate_batch_norm, share_buffers, train_epoch
 from src.classify.network import build_network
@@ -217,6 +217,7 @@ def _loader(config: Config, dataset: Dataset, **more: Any) -> DataLoader:
         dataset,
         batch_size=config.batch_size,
         num_workers=config.workers,
+        worker_init_fn=keep_memory,
         # workers' seeds come from here, not from the generator that dropout draws from
         generator=torch.Generator().manual_seed(config.seed),
         pin_memory=torch.cuda.is_available(),
