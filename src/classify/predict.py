@@ -14,6 +14,7 @@ from src.classify.dataset import PlainSlices, keep_memory
 from src.classify.failures import failures_explained
 from src.classify.loop import make_accelerator, predict_slices
 from src.classify.network import build_network
+from src.classify.processes import leaving_together
 from src.classify.split import read_split
 from src.classify.stacks import find_stacks
 from src.config import Config, load_config
@@ -103,8 +104,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     config = load_config(args.conf, args.set)
-    for split in args.split:
-        with failures_explained(config):
+    with failures_explained(config), leaving_together():
+        for split in args.split:
             predict(config, args.fold, split, args.epochs, Layout(args.root))
 
 

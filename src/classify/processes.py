@@ -6,13 +6,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
-from src.errors import UserError
+from src.errors import Stopped, UserError
 from src.files.atomic import held_by_one_run
 
 WAIT_S = 1.0
+
+
+@contextmanager
+def leaving_together() -> Iterator[None]:
+    """Leave torch.distributed in an orderly way where a command ends well or stops: its threads would abort the exit.
+
+    After an error the other processes may be anywhere, and are ended from outside.
+    """
+    try:
+        yield
+    except Stopped:
+        _leave()
+        raise
+    _leave()
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @contextmanager

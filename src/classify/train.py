@@ -18,7 +18,7 @@ from src.classify.failures import failures_explained
 from src.classify.loop import make_accelerator, predict_slices, reestimate_batch_norm, share_buffers, train_epoch
 from src.classify.network import build_network
 from src.classify.optimise import make_average, make_optimizer, make_scheduler
-from src.classify.processes import folder_of_one_run, require_agreement
+from src.classify.processes import folder_of_one_run, leaving_together, require_agreement
 from src.classify.split import Slices, read_split
 from src.classify.state import Position, TrainingState, read_state
 from src.classify.tryout import describe, overfit
@@ -269,7 +269,7 @@ def main() -> None:
     if args.dry_run:
         print(describe(config, args.fold, layout))
         return
-    with failures_explained(config):
+    with failures_explained(config), leaving_together():
         if args.overfit:
             steps, loss = overfit(config, args.fold, layout, args.overfit)
             print(f"{config.name}: loss {loss:.4f} on {args.overfit} slices after {steps} steps")
