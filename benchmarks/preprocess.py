@@ -27,10 +27,11 @@ from src.ct.hounsfield import STORED_RANGE
 from src.ct.windows import THREE_WINDOWS
 from src.files.archive import find_members
 from src.files.images import ImageStore
+from src.files.label_csv import pivot_labels
 from src.files.sources import find_slices
 from src.labels import LABELS, row_ids
 from src.preprocess.create_dataset import create_dataset
-from src.preprocess.dicom_to_dataframe import pivot_labels, place_slices, read_headers
+from src.preprocess.dicom_to_dataframe import place_slices, read_headers
 from src.preprocess.engine import run_tasks
 from src.preprocess.make_folds import make_folds
 from src.sample.make_competition import make_competition

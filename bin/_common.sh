@@ -30,6 +30,9 @@ esac
 : "${ENGINE:=loky}"
 : "${DASK_ADDRESS:=}"
 : "${MAX_REJECTED:=}"
+: "${BLEND:=mean}"
+: "${SMOOTH:=0}"
+: "${CALIBRATE:=none}"
 case $NPROC in *[!0-9]* | 0) fail "NPROC=$NPROC: expected a number of processes, 1 or more" ;; esac
 case $MAX_REJECTED in *[!0-9.]*) fail "MAX_REJECTED=$MAX_REJECTED: expected a share from 0 to 1" ;; esac
 for list in CONFS FOLDS EPOCHS; do
@@ -45,7 +48,7 @@ if [ -z "${PYTHON:-}" ]; then
     PYTHON=.venv/bin/python
     own_python=yes
 fi
-export ICH_ROOT CONFS FOLDS EPOCHS NPROC JOBS ENGINE DASK_ADDRESS MAX_REJECTED
+export ICH_ROOT CONFS FOLDS EPOCHS NPROC JOBS ENGINE DASK_ADDRESS MAX_REJECTED BLEND SMOOTH CALIBRATE
 
 need_python() {
     command -v "$PYTHON" >/dev/null 2>&1 || fail "$PYTHON is missing; run sh bin/setup.sh first, or set PYTHON"

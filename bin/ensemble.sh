@@ -2,9 +2,11 @@
 # Bag the predictions that exist for CONFS x FOLDS x EPOCHS into submission/submission.csv, and score them out of fold.
 #
 #   sh bin/ensemble.sh
-#   FOLDS=0 sh bin/ensemble.sh      one fold alone also reaches a submission
+#   FOLDS=0 sh bin/ensemble.sh                    one fold alone also reaches a submission
+#   BLEND=weights SMOOTH=auto sh bin/ensemble.sh  more than simple bagging
 #
-# CONFS, FOLDS, EPOCHS, ICH_ROOT: as in predict.sh.
+# CONFS, FOLDS, EPOCHS, ICH_ROOT: as in predict.sh. BLEND: mean, logit-mean or weights. SMOOTH: millimetres along z, or
+# auto (0: none). CALIBRATE: none, temperature or isotonic. docs/ensemble.md says what each does.
 
 set -eu
 . "$(dirname "$0")/_common.sh"
@@ -34,7 +36,6 @@ done
 [ "$found" -eq "$wanted" ] || echo "bagging the $found of $wanted prediction files that exist" >&2
 
 run "$PYTHON" -m src.ensemble.make_submission --sample "$csv" --output "$ICH_ROOT/submission/submission.csv" \
-    --table "$ICH_ROOT/cache/test.parquet" --store "$ICH_ROOT/cache/test" \
-    --train-table "$ICH_ROOT/cache/train.parquet" --predictions "$@"
+    --root "$ICH_ROOT" --blend "$BLEND" --smooth "$SMOOTH" --calibrate "$CALIBRATE" --predictions "$@"
 printf '\nto submit it:\n  kaggle competitions submit -c rsna-intracranial-hemorrhage-detection -f %s -m "%s"\n' \
-    "'$ICH_ROOT/submission/submission.csv'" "simple bagging"
+    "'$ICH_ROOT/submission/submission.csv'" "blend $BLEND, smooth $SMOOTH, calibrate $CALIBRATE"

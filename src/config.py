@@ -1,8 +1,9 @@
 """conf/*.yaml: one file per classifier, the base it names plus its differences. An unknown key is an error."""
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -52,6 +53,35 @@ class TransformConf(BaseModel):
         return dict(self.model_extra or {})
 
 
+class IdentityView(_Section):
+    """A slice as it is."""
+
+    name: Literal["Identity"]
+
+
+class FlippedView(_Section):
+    """A slice with left and right exchanged."""
+
+    name: Literal["HorizontalFlip"]
+
+
+class RotatedView(_Section):
+    """A slice turned about its centre, counter-clockwise."""
+
+    name: Literal["Rotate"]
+    degrees: float = Field(ge=-45, le=45)
+
+
+class ScaledView(_Section):
+    """A slice enlarged (above 1) or made smaller about its centre."""
+
+    name: Literal["Scale"]
+    factor: float = Field(ge=0.5, le=2)
+
+
+ViewConf = Annotated[IdentityView | FlippedView | RotatedView | ScaledView, Field(discriminator="name")]
+
+
 class OptimizerConf(_Section):
     """An optimiser of torch or apex, over all weights. src/classify/optimise.py has them."""
 
@@ -99,6 +129,7 @@ class Config(_Section):
     workers: int = Field(ge=0)
     save_steps: int = Field(ge=0)
     seed: int = Field(ge=0)
+    tta: tuple[ViewConf, ...] = Field(default=(IdentityView(name="Identity"),), min_length=1)
 
     @field_validator("label_weights")
     @classmethod
@@ -205,25 +236,46 @@ def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+# pydantic's words for what YAML calls otherwise
+_WORDS = (
+    (r"valid tuple|^Tuple", "list"),
+    (r"valid dictionary( or (instance of \w+|object to extract fields from))?", "section of keys"),
+    (r"^Value error, ", ""),
+)
+
+
 def _explain(error: ValidationError) -> str:
     parts = []
     for each in error.errors():
-        key = ".".join(str(part) for part in each["loc"])
+        key, message = ".".join(str(part) for part in each["loc"]), each["msg"]
         if each["type"] == "extra_forbidden":
             known = _known_keys(each["loc"][:-1])
             close = get_close_matches(str(each["loc"][-1]), known, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
             parts.append(f"unknown key {key}; {hint}")
-        elif each["type"] == "missing":
-            parts.append(f"key {key} is missing")
+        elif each["type"] in ("missing", "union_tag_not_found"):
+            parts.append(f"key {key}{'' if each['type'] == 'missing' else '.name'} is missing")
+        elif each["type"] == "union_tag_invalid":
+            parts.append(f"{key}.name: expected one of {each['ctx']['expected_tags']}, found {each['ctx']['tag']!r}")
+        elif each["type"] == "too_short" and each["input"]:
+            pass  # what pydantic says of a list whose items are wrong, after it has named those
         else:
-            parts.append(f"{key}: {each['msg'][0].lower()}{each['msg'][1:]}, found {each['input']!r}")
+            for found, word in _WORDS:
+                message = re.sub(found, word, message)
+            parts.append(f"{key}: {message[0].lower()}{message[1:]}, found {each['input']!r}")
     return "; ".join(parts)
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys of the section at a place that pydantic names: of keys, positions in a list, and names in a choice."""
     section: Any = Config
     for part in location:
-        section = section.model_fields[part].annotation if part in getattr(section, "model_fields", {}) else section
+        if isinstance(part, int):
+            section = get_args(section)[0]
+        elif isinstance(section, type) and issubclass(section, BaseModel):
+            section = section.model_fields[part].annotation
+        else:  # Annotated[one | another, ...], told apart by their names
+            choices = get_args(get_args(section)[0])
+            section = next(each for each in choices if part in get_args(each.model_fields["name"].annotation))
     own = {"name"} if section is Config else set()  # the file's name, which no conf can set
     return sorted(section.model_fields.keys() - own)

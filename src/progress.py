@@ -23,20 +23,23 @@ def progress(
     *,
     desc: str,
     total: int | None = None,
+    initial: int = 0,
     unit: str = "slice",
     shown: bool = True,
 ) -> Any:
     """Wrap `iterable` (or count by hand with `.update(n)`) and show how far it is on stderr.
 
-    Returns a tqdm object: iterate over it, or use it as a context manager. Nothing appears unless `shown`.
+    Returns a tqdm object: iterate over it, or use it as a context manager. initial: what an earlier run has done.
+    Nothing appears unless `shown`.
     """
     if sys.stderr.isatty() or not shown:
-        return tqdm(iterable, desc=desc, total=total, unit=unit, dynamic_ncols=True, disable=not shown)
+        return tqdm(iterable, desc=desc, total=total, initial=initial, unit=unit, dynamic_ncols=True, disable=not shown)
     # without a terminal a bar is noise: count, rate and time left are what a log needs
     return _PlainLines(
         iterable,
         desc=desc,
         total=total,
+        initial=initial,
         unit=unit,
         file=io.StringIO(),  # takes the line ends that belong to a bar
         mininterval=PLAIN_INTERVAL_S,

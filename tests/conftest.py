@@ -1,12 +1,16 @@
 """What many tests share: a tiny generated competition, preprocessed once, and one real head CT where it is."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from src.files.layout import Layout
 from src.files.tables import write_table
+from src.labels import row_ids
 from src.preprocess.create_dataset import create_dataset
 from src.preprocess.dicom_to_dataframe import dicom_to_dataframe
 from src.preprocess.make_folds import make_folds
@@ -56,3 +60,15 @@ def preprocessed(competition: Path) -> Layout:
             stored = table.merge(index[["ID", "pixel_hash", "brain_share"]], on="ID")
             write_table(make_folds(stored), layout.folds)
     return layout
+
+
+@pytest.fixture(scope="session")
+def write_labels() -> Callable[..., Path]:
+    """Write a label CSV: six rows a slice, and what else there shall be in it."""
+
+    def _write(path: Path, slice_ids: list[str], labels: np.ndarray, extra: str = "") -> Path:
+        rows = pd.DataFrame({"ID": row_ids(pd.Series(slice_ids)), "Label": labels.ravel()})
+        path.write_text(rows.to_csv(index=False) + extra)
+        return path
+
+    return _write

@@ -96,6 +96,22 @@ def test_the_manifest_says_what_went_in(run: tuple[Path, dict[str, str]]) -> Non
         assert f"{scores[name]['weighted']:.4f}" in printed["ensemble"]
 
 
+def test_the_bag_is_summarised(repository: Path, run: tuple[Path, dict[str, str]]) -> None:
+    root, _ = run
+    command = [sys.executable, "-m", "src.evaluate.summary", "--root", str(root), "--resamples", "20"]
+    bag = str(root / "submission/out_of_fold.parquet")
+    tables = []
+    for sources in ([bag], CONFS.split()):  # the bag's file says the same as the confs that it is of
+        result = subprocess.run([*command, *sources], cwd=repository, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        tables.append(pd.read_csv(root / "submission/summary.csv"))
+    (root / "submission/summary.csv").unlink()
+    pd.testing.assert_frame_equal(*tables, rtol=1e-5)
+    weighted = tables[0].set_index(["level", "label", "metric"]).loc[("slice", "weighted", "log_loss"), "value"]
+    manifest = json.loads((root / "submission/manifest.json").read_text())
+    assert weighted == pytest.approx(manifest["out_of_fold"]["bag"]["weighted"], rel=1e-5)
+
+
 def test_predictions_are_out_of_fold(run: tuple[Path, dict[str, str]]) -> None:
     root, _ = run
     folds = pd.read_parquet(root / "cache/folds.parquet").set_index("ID")["fold"]
@@ -126,6 +142,19 @@ def test_one_fold_of_one_classifier_reaches_a_submission(repository: Path, run: 
     found = pd.read_csv(other / "submission/submission.csv").set_index("ID")["Label"]
     slice_id = predictions.index[0]
     assert found[f"{slice_id}_subdural"] == pytest.approx(predictions.loc[slice_id, "subdural"], rel=1e-6)
+
+
+def test_more_than_simple_bagging(repository: Path, run: tuple[Path, dict[str, str]]) -> None:
+    root, _ = run
+    other = root.parent / "more"
+    other.mkdir()
+    for folder in ("input", "cache", "model"):
+        (other / folder).symlink_to(root / folder)
+    printed = _script(repository, "ensemble", other, BLEND="weights", SMOOTH="auto", CALIBRATE="temperature")
+    manifest = json.loads((other / "submission/manifest.json").read_text())
+    assert manifest["recipe"] == {"blend": "weights", "smooth_mm": None, "calibrate": "temperature"}
+    assert f"{manifest['out_of_fold']['weights, smooth auto, temperature']['weighted']:.4f}" in printed
+    assert '-m "blend weights, smooth auto, calibrate temperature"' in printed
 
 
 def test_two_processes_train_and_predict_as_one(repository: Path, run: tuple[Path, dict[str, str]]) -> None:

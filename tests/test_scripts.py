@@ -24,7 +24,9 @@ MODULES = (
     "src.classify.launch",
     "src.classify.train",
     "src.classify.predict",
+    "src.classify.weights",
     "src.ensemble.make_submission",
+    "src.evaluate.summary",
     "src.report.montage",
 )
 

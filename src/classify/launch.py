@@ -19,7 +19,7 @@ def launch(processes: int, module: str, arguments: list[str]) -> int:
     It is 0, that of the first rank to fail (2 for a user's mistake), or 75 where this process was told to stop.
     """
     # the ranks say themselves what went wrong, in one line; torchrun would add forty
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.disable(logging.ERROR)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     given = ["--standalone", "--nproc-per-node", str(processes), "--module", module, *arguments]
     try:

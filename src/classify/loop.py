@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader
 
 from src.classify.loss import weighted_bce
 from src.classify.state import Position
+from src.classify.views import AS_IT_IS, look, mean_over_views
+from src.config import ViewConf
 from src.errors import Stopped, UserError, first_few
 from src.labels import LABELS, WEIGHTS
 from src.progress import progress
@@ -131,22 +133,47 @@ def share_buffers(network: nn.Module) -> None:
 
 
 @torch.inference_mode()
-def predict_slices(
-    accelerator: Accelerator, networks: Sequence[nn.Module], loader: DataLoader, n_slices: int, desc: str
-) -> np.ndarray:
-    """Probabilities of every slice by every network, each slice read once: (len(networks), n_slices, 6) float32.
+def predict_batches(
+    accelerator: Accelerator,
+    networks: Sequence[nn.Module],
+    loader: DataLoader,
+    desc: str,
+    *,
+    n_slices: int,
+    done: int = 0,
+    views: Sequence[ViewConf] = (AS_IT_IS,),
+) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    """Predict the loader's slices by K networks, each slice read once for all of them.
 
-    The loader gives (index, images); each process returns the whole.
+    The loader gives (index, images) in order, after the first `done` of n_slices; each process gets all of it:
+    (index (N,), mean probabilities over views (K, N, 6) float32, seconds that went by before the batch was there).
+    Raises UserError where a probability is not finite.
     """
     for network in networks:
         network.eval()
-    probabilities = np.full((len(networks), n_slices, len(LABELS)), np.nan, dtype=np.float32)
-    for index, images in progress(loader, desc=desc, unit="batch", shown=accelerator.is_main_process):
-        logits = torch.stack([network(images) for network in networks], dim=1)  # (N, K, 6)
-        index, seen = accelerator.gather_for_metrics((index, logits.float().sigmoid()))
-        probabilities[:, index.cpu().numpy()] = seen.cpu().numpy().swapaxes(0, 1)
-    if np.isnan(probabilities).any():
-        raise UserError("some predictions are not finite: the network has diverged; train it again with a lower lr")
+    shown = accelerator.is_main_process
+    with progress(desc=desc, total=n_slices, initial=done, shown=shown) as bar:
+        begun = time.perf_counter()
+        for index, images in loader:
+            waited = time.perf_counter() - begun
+            seen = [look(images, view) for view in views]
+            by_network = torch.stack([mean_over_views(network, seen) for network in networks], dim=1)  # (N, K, 6)
+            index, by_network = accelerator.gather_for_metrics((index, by_network))
+            probabilities = by_network.cpu().numpy().swapaxes(0, 1)
+            if not np.isfinite(probabilities).all():
+                raise UserError("some predictions are not finite: the network has diverged; train it with a lower lr")
+            bar.update(len(index))
+            yield index.cpu().numpy(), probabilities, waited
+            begun = time.perf_counter()
+
+
+def predict_slices(
+    accelerator: Accelerator, network: nn.Module, loader: DataLoader, n_slices: int, desc: str
+) -> np.ndarray:
+    """A network's probabilities of every slice as it is: (n_slices, 6) float32. See `predict_batches`."""
+    probabilities = np.full((n_slices, len(LABELS)), np.nan, dtype=np.float32)
+    for index, (predicted,), _ in predict_batches(accelerator, [network], loader, desc, n_slices=n_slices):
+        probabilities[index] = predicted
     return probabilities
 
 

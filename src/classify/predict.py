@@ -1,90 +1,163 @@
-"""Predict with the checkpoints of one classifier and one fold: out-of-fold slices, or the test set."""
+"""Predict with the checkpoints of one classifier: each fold's held-out slices, or the test set."""
 
-from collections.abc import Sequence
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import torch
-from torch.utils.data import DataLoader
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import nn
+from torch.utils.data import DataLoader, Subset
 
-from src.arguments import Parser
-from src.classify.checkpoint import About, file_sha256, load_checkpoint, read_about
+from src.arguments import Parser, positive
+from src.classify.checkpoint import load_checkpoint
 from src.classify.dataset import PlainSlices, keep_memory
 from src.classify.failures import failures_explained
-from src.classify.loop import make_accelerator, predict_slices
-from src.classify.network import build_network
+from src.classify.loop import make_accelerator, predict_batches
+from src.classify.network import Network, build_network
+from src.classify.passes import Job, Pass, plan_passes
 from src.classify.processes import leaving_together
-from src.classify.split import read_split
-from src.classify.stacks import find_stacks
+from src.classify.stacks import Stacks
 from src.config import Config, load_config
-from src.errors import UserError, run_command
+from src.errors import Stopped, run_command
 from src.files.layout import Layout
-from src.files.predictions import Origin, read_origin, write_predictions
+from src.files.predictions import write_predictions
+from src.files.unfinished import Unfinished
 
 SPLITS = ("valid", "test")
+SAVE_S = 60.0  # between two saves of what is predicted so far
 
 
-def predict(config: Config, fold: int, split: str, epochs: Sequence[int], layout: Layout) -> None:
-    """Write a prediction file for each epoch's checkpoint; each slice is read once for all of them.
+def predict(
+    config: Config,
+    folds: Sequence[int],
+    splits: Sequence[str],
+    epochs: Sequence[int],
+    layout: Layout,
+    *,
+    at_once: int | None = None,
+    save_s: float = SAVE_S,
+) -> None:
+    """Write a prediction file for each fold and epoch; each slice is read once for all networks that predict it.
 
-    split: "valid" for the slices of the fold that the networks did not see, "test" for the test set. Files that were
-    made by the same checkpoints from the same slices are left as they are. Raises UserError for checkpoints that are
-    missing or of another conf or fold.
+    splits: "valid", the slices of each fold that its networks did not see; "test", the test set. Files that were made
+    by the same checkpoints from the same slices are left as they are; what was interrupted goes on after the last save.
+    at_once: networks in memory together; None for as many as half of the free memory holds. save_s: seconds between
+    two saves. Raises UserError as `plan_passes` does, before anything is predicted.
     """
-    folder = layout.fold(config.name, fold)
-    if split == "valid":
-        training, validation = read_split(layout, fold, config.neighbours)
-        _check_unseen([folder.checkpoint(epoch) for epoch in epochs], training.fingerprint())
-        stacks = validation.stacks
-    else:
-        stacks = find_stacks(layout, "test", config.neighbours)
-    slices = stacks.fingerprint()
-    origins = {epoch: _origin(config, fold, split, epoch, folder.checkpoint(epoch), slices) for epoch in epochs}
-    due = [epoch for epoch in epochs if read_origin(folder.predictions(split, epoch)) != origins[epoch]]
-    if not due:
-        print(f"{folder.path}: {split} predictions of epochs {', '.join(map(str, epochs))} are there already")
-        return
-
+    passes = plan_passes(config, folds, splits, epochs, layout)
     accelerator = make_accelerator(config.precision)
-    networks = []
-    for epoch in due:
+    for each in passes:
+        due = [job for job in each.jobs if not job.finished]
+        if not due:
+            accelerator.print(f"{each.name}: predictions of epochs {', '.join(map(str, epochs))} are there already")
+            continue
         network = build_network(config, pretrained="none")
-        load_checkpoint(folder.checkpoint(epoch), network)
-        networks.append(accelerator.prepare_model(network, evaluation_mode=True))
-    loader = accelerator.prepare(
+        together = at_once or _fitting(accelerator, network)
+        for first in range(0, len(due), together):
+            group = due[first : first + together]
+            last = first + len(group)
+            desc = f"{each.name}, checkpoint{'s' if len(group) > 1 else ''} {_range(first + 1, last)} of {len(due)}"
+            kept_at = layout.unfinished(config.name, f"{each.word}_{_range(first + 1, last, '-')}")
+            with _kept(accelerator, kept_at, group, len(each.stacks), save_s) as kept:
+                _predict(config, accelerator, network, each.stacks, group, kept, desc)
+            if accelerator.is_main_process:
+                _write(each, group, kept)
+            accelerator.wait_for_everyone()
+            accelerator.free_memory()
+
+
+def _predict(
+    config: Config,
+    accelerator: Accelerator,
+    network: Network,
+    stacks: Stacks,
+    group: Sequence[Job],
+    kept: Unfinished,
+    desc: str,
+) -> None:
+    """One pass over what is left of the slices, with all networks of a group."""
+    first = broadcast_object_list([kept.done])[0]
+    if first == len(stacks):
+        return
+    networks: list[nn.Module] = []
+    for job in group:
+        load_checkpoint(job.checkpoint, network)
+        networks.append(accelerator.prepare_model(deepcopy(network), evaluation_mode=True))
+    begun, waiting = time.perf_counter(), 0.0
+    batches = predict_batches(
+        accelerator,
+        networks,
+        _loader(config, accelerator, stacks, first),
+        desc,
+        n_slices=len(stacks),
+        done=first,
+        views=config.tta,
+    )
+    for index, probabilities, waited in batches:
+        kept.add(index, probabilities)
+        waiting += waited
+    seconds, slices = time.perf_counter() - begun, len(stacks) - first
+    accelerator.print(
+        f"{desc}: {slices} slices in {seconds:.0f} s, {slices / seconds:.0f} slices/s, "
+        f"{waiting / seconds:.0%} of the time spent waiting for data"
+    )
+
+
+@contextmanager
+def _kept(
+    accelerator: Accelerator, path: Path, group: Sequence[Job], n_slices: int, save_s: float
+) -> Iterator[Unfinished]:
+    """What is predicted so far, which the first process keeps now and then and where the run is told to stop."""
+    key = json.dumps([asdict(job.origin) for job in group])
+    kept = Unfinished(path, key, len(group), n_slices, save_s if accelerator.is_main_process else float("inf"))
+    try:
+        yield kept
+    except (Stopped, KeyboardInterrupt):
+        if accelerator.is_main_process and kept.done:
+            kept.save()
+        raise
+
+
+def _write(each: Pass, group: Sequence[Job], kept: Unfinished) -> None:
+    for job, probabilities in zip(group, kept.probabilities, strict=True):
+        write_predictions(job.output, pd.Series(each.stacks.ids), probabilities, job.origin)
+    kept.delete()
+
+
+def _loader(config: Config, accelerator: Accelerator, stacks: Stacks, first: int) -> DataLoader:
+    rest = Subset(PlainSlices(stacks, config.image_size), range(first, len(stacks)))
+    loader: DataLoader = accelerator.prepare(
         DataLoader(
-            PlainSlices(stacks, config.image_size),
+            rest,
             batch_size=config.batch_size,
             num_workers=config.workers,
             worker_init_fn=keep_memory,
             pin_memory=torch.cuda.is_available(),
         )
     )
-    desc = f"{config.name} fold {fold} epochs {' '.join(map(str, due))}, {split}"
-    probabilities = predict_slices(accelerator, networks, loader, len(stacks), desc)
-    if accelerator.is_main_process:
-        for epoch, of_epoch in zip(due, probabilities, strict=True):
-            write_predictions(folder.predictions(split, epoch), pd.Series(stacks.ids), of_epoch, origins[epoch])
+    return loader
 
 
-def _check_unseen(checkpoints: Sequence[Path], training: str) -> None:
-    """Raise UserError for a network that was trained on other slices than the fold's: it may have seen the rest."""
-    for path in checkpoints:
-        if read_about(path).trained_on != training:
-            raise UserError(
-                f"{path} was trained on other slices, folds or labels than {path.parent.name} has now, so its "
-                f"predictions would not be out of fold; delete {path.parent} and run bin/train.sh again"
-            )
+def _fitting(accelerator: Accelerator, network: Network) -> int:
+    """How many of a network fit into half of the free memory; the other half is for what they compute and read."""
+    weights = sum(each.nbytes for each in network.state_dict().values())
+    if accelerator.device.type == "cuda":
+        free = torch.cuda.mem_get_info(accelerator.device)[0]
+    else:
+        free = psutil.virtual_memory().available // accelerator.num_processes
+    return int(min(gather_object([max(1, free // 2 // weights)])))  # the processes must agree
 
 
-def _origin(config: Config, fold: int, split: str, epoch: int, checkpoint: Path, slices: str) -> Origin:
-    about = read_about(checkpoint)
-    expected = About.of(config, fold, epoch, about.trained_on)
-    for key, value in asdict(expected).items():
-        if getattr(about, key) != value:
-            raise UserError(f"{checkpoint} was trained with {key} {getattr(about, key)}, expected {value}")
-    return Origin(config.name, fold, epoch, file_sha256(checkpoint), split, slices)
+def _range(first: int, last: int, between: str = " to ") -> str:
+    return f"{first}{between}{last}" if last > first else f"{first}"
 
 
 def main() -> None:
@@ -92,21 +165,38 @@ def main() -> None:
     parser = Parser(
         prog="python -m src.classify.predict",
         description=__doc__,
-        epilog="example: python -m src.classify.predict conf/se_resnext50_32x4d.yaml --fold 0 --split valid test",
+        epilog="example: python -m src.classify.predict conf/se_resnext50_32x4d.yaml --fold 0 1 --split valid test",
     )
     parser.add_argument("conf", type=Path, help="a file of conf/")
-    parser.add_argument("--fold", type=int, required=True, help="the fold that the networks did not see, from 0")
+    parser.add_argument(
+        "--fold", type=int, nargs="+", required=True, metavar="K", help="folds that the networks did not see, from 0"
+    )
     parser.add_argument("--split", nargs="+", choices=SPLITS, required=True, help="what to predict; both go together")
-    parser.add_argument("--epochs", type=int, nargs="+", default=[2, 3], help="whose checkpoints (default 2 3)")
+    parser.add_argument(
+        "--epochs", type=int, nargs="+", default=[2, 3], metavar="E", help="whose checkpoints (default 2 3)"
+    )
     parser.add_argument("--root", type=Path, default=Path(), help="folder of input/ cache/ model/ (default: here)")
+    parser.add_argument(
+        "--at-once",
+        type=positive,
+        metavar="N",
+        help="networks in memory together (default: as many as half of the free memory holds)",
+    )
+    parser.add_argument(
+        "--save-seconds",
+        type=float,
+        default=SAVE_S,
+        metavar="S",
+        help=f"seconds between two saves, from which an interrupted run goes on (default {SAVE_S:.0f})",
+    )
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override keys of the conf"
     )
     args = parser.parse_args()
     config = load_config(args.conf, args.set)
+    folds, splits, epochs = (list(dict.fromkeys(given)) for given in (args.fold, args.split, args.epochs))
     with failures_explained(config), leaving_together():
-        for split in args.split:
-            predict(config, args.fold, split, args.epochs, Layout(args.root))
+        predict(config, folds, splits, epochs, Layout(args.root), at_once=args.at_once, save_s=args.save_seconds)
 
 
 if __name__ == "__main__":

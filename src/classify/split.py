@@ -1,6 +1,7 @@
 """Which slices a fold trains on and which it is validated on."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,21 +42,29 @@ class Slices:
 def read_split(layout: Layout, fold: int, neighbours: int = 0) -> tuple[Slices, Slices]:
     """(training slices, validation slices) of a fold; neighbours: of each slice on either side, in its stack.
 
-    Raises UserError where tables are missing or disagree, the store lacks slices, or there is no such fold.
+    Raises UserError as `read_folds`.
     """
-    folds = read_table(layout.folds, ("ID", "fold"), made_by="bin/preprocess.sh")
-    table = read_table(layout.table("train"), ("ID", *LABELS), made_by="bin/preprocess.sh")
-    existing = sorted(folds["fold"].unique())
-    if fold not in existing:
-        raise UserError(f"there is no fold {fold}; {layout.folds} has {', '.join(map(str, existing))}")
-    joined = folds.merge(table[["ID", *LABELS]], on="ID", how="left", validate="one_to_one")
+    slices, in_fold = read_folds(layout, [fold], neighbours)
+    return slices.take(in_fold != fold), slices.take(in_fold == fold)
+
+
+def read_folds(layout: Layout, folds: Sequence[int], neighbours: int = 0) -> tuple[Slices, np.ndarray]:
+    """All training slices and the fold of each, (N,).
+
+    Raises UserError where tables are missing or disagree, the store lacks slices, or one of `folds` does not exist.
+    """
+    table = read_table(layout.folds, ("ID", "fold"), made_by="bin/preprocess.sh")
+    labels = read_table(layout.table("train"), ("ID", *LABELS), made_by="bin/preprocess.sh")
+    existing = sorted(table["fold"].unique())
+    for fold in folds:
+        if fold not in existing:
+            raise UserError(f"there is no fold {fold}; {layout.folds} has {', '.join(map(str, existing))}")
+    joined = table.merge(labels[["ID", *LABELS]], on="ID", how="left", validate="one_to_one")
     unknown = joined.loc[joined[LABELS[0]].isna(), "ID"]
     if len(unknown):
         raise UserError(
             f"{layout.folds} has {len(unknown)} slices that {layout.table('train')} lacks: {first_few(unknown)}; "
             "run bin/preprocess.sh again"
         )
-    valid = (joined["fold"] == fold).to_numpy()
     stacks = find_stacks(layout, "train", neighbours, joined["ID"].tolist())
-    slices = Slices(stacks, joined[list(LABELS)].to_numpy(dtype=np.uint8))
-    return slices.take(~valid), slices.take(valid)
+    return Slices(stacks, joined[list(LABELS)].to_numpy(dtype=np.uint8)), joined["fold"].to_numpy()

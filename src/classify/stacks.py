@@ -23,6 +23,7 @@ class Stacks:
 
     def __init__(self, store: ImageStore, ids: list[str], rows: np.ndarray) -> None:
         self.store, self.ids, self.rows = store, ids, rows
+        self._last: dict[int, np.ndarray] = {}  # the slices of the stack that was read last, by their rows
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -34,10 +35,14 @@ class Stacks:
     def read(self, index: int) -> np.ndarray:
         """One stack: (side, side, 2 * neighbours + 1) float32, STORED_RANGE as [0, 1].
 
-        side: the longer one of the middle slice; a neighbour of another size is brought to it.
+        side: the longer one of the middle slice; a neighbour of another size is brought to it. Along a series each
+        slice is decoded once.
         """
         rows = self.rows[index].tolist()
-        images = {row: pad_to_square(to_unit(self.store.read(row))) for row in dict.fromkeys(rows)}
+        images = self._last = {
+            row: self._last[row] if row in self._last else pad_to_square(to_unit(self.store.read(row)))
+            for row in dict.fromkeys(rows)
+        }
         side = images[rows[len(rows) // 2]].shape[0]
         stack: np.ndarray = cv2.merge([resize(images[row], side) for row in rows])
         return stack.reshape(side, side, len(rows))  # OpenCV drops a single channel's axis

@@ -30,8 +30,8 @@ from src.files.atomic import replacing
 from src.files.layout import FoldFolder, Layout
 from src.labels import LABELS, WEIGHTS
 
-# Keys that may change under a half-trained fold: they say how fast it goes, not where to.
-_HARMLESS_KEYS = {"workers", "save_steps"}
+# Keys that may change under a half-trained fold: they say how fast it goes, or what prediction does, not where it goes.
+_HARMLESS_KEYS = {"workers", "save_steps", "tta"}
 
 
 def train(config: Config, fold: int, layout: Layout) -> None:
@@ -147,8 +147,8 @@ def _go_on(
                 reestimate_batch_norm(accelerator, state.judged, statistics_loader, f"{desc}, batch norm")
             share_buffers(state.judged)
             probabilities = predict_slices(
-                accelerator, [state.judged], validation_loader, len(validation), f"{desc}, validation"
-            )[0]
+                accelerator, state.judged, validation_loader, len(validation), f"{desc}, validation"
+            )
             lr = config.optimizer.lr * config.scheduler.factor(epoch * steps - 1, steps)  # of the epoch's last step
             row = _metrics(state.position, lr, validation.targets, probabilities)
             state.metrics.append(row)

@@ -20,21 +20,46 @@ class Member:
     probabilities: np.ndarray
 
 
-def bag(members: Sequence[Member]) -> Member:
-    """The mean over members of the same slices, whatever the order of their rows; in the first one's order.
+def aligned(members: Sequence[Member]) -> tuple[pd.Index, np.ndarray]:
+    """Members of the same slices, whatever the order of their rows: ids (N,), those of the first, and (M, N, 6).
 
     Raises UserError naming the first few slices that one member has and another lacks.
     """
     first = members[0]
-    total = np.zeros(first.probabilities.shape)
+    rows = []
     for each in members:
+        if each.ids.equals(first.ids):
+            rows.append(each.probabilities)
+            continue
         extra, lacking = each.ids.difference(first.ids), first.ids.difference(each.ids)
         if len(extra):
             raise UserError(f"{each.name} has {len(extra)} slices that {first.name} lacks: {first_few(extra)}")
         if len(lacking):
             raise UserError(f"{each.name} lacks {len(lacking)} slices that {first.name} has: {first_few(lacking)}")
-        total[first.ids.get_indexer(each.ids)] += each.probabilities
-    return Member("bag", first.ids, total / len(members))
+        rows.append(each.probabilities[each.ids.get_indexer(first.ids)])
+    return first.ids, np.stack(rows).astype(np.float64)
+
+
+def on_common_slices(members: Sequence[Member]) -> list[Member]:
+    """What all members predict. Raises UserError where that is nothing."""
+    common = members[0].ids
+    for member in members[1:]:
+        if not member.ids.equals(common):
+            common = common.intersection(member.ids, sort=False)
+    if not len(common):
+        raise UserError(
+            "the out-of-fold predictions have no slice in common; predict the same folds with each classifier"
+        )
+    return [
+        each if each.ids.equals(common) else Member(each.name, common, each.probabilities[each.ids.get_indexer(common)])
+        for each in members
+    ]
+
+
+def bag(members: Sequence[Member]) -> Member:
+    """The mean over members of the same slices. Raises UserError as `aligned`."""
+    ids, probabilities = aligned(members)
+    return Member("bag", ids, probabilities.mean(axis=0))
 
 
 def test_members(predictions: Sequence[Predictions]) -> list[Member]:

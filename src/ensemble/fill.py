@@ -6,6 +6,9 @@ import numpy as np
 import pandas as pd
 
 from src.ensemble.bag import Member
+from src.files.layout import Layout
+from src.files.tables import read_csv, read_table
+from src.labels import LABELS
 
 FROM_NEIGHBOURS = "mean of its series' neighbours"
 FROM_PREVALENCE = "train prevalence"
@@ -41,3 +44,12 @@ def fill_rejected(
         return bagged, counts
     probabilities = np.concatenate([bagged.probabilities, np.stack(filled)])
     return Member(bagged.name, bagged.ids.append(rejected), probabilities), counts
+
+
+def fill_from_store(bagged: Member, wanted: pd.Index, layout: Layout) -> tuple[Member, Counter[str]]:
+    """Fill those of the wanted slices that preprocessing rejected, and no others. See `fill_rejected`."""
+    rejected = read_csv(layout.store("test") / "rejected.csv", ("ID",), dtype={"ID": "str"})["ID"]
+    due = pd.Index(rejected[rejected.isin(wanted) & ~rejected.isin(bagged.ids)])
+    places = read_table(layout.table("test"), ("ID", "SeriesInstanceUID", "z_index"), made_by="bin/preprocess.sh")
+    train = read_table(layout.table("train"), LABELS, made_by="bin/preprocess.sh")
+    return fill_rejected(bagged, due, places, train[list(LABELS)].to_numpy().mean(axis=0))

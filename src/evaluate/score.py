@@ -13,8 +13,8 @@ from src.labels import WEIGHTS
 CLIP = 1e-6  # probabilities are kept this far from 0 and 1, in the metric and in a submission
 
 
-def log_loss_by_label(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Mean binary log loss of each label: targets (N, 6) of 0 and 1, probabilities (N, 6) -> (6,).
+def log_losses(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """What each slice adds to the log loss of each label: targets (N, 6) of 0 and 1, probabilities (N, 6) -> (N, 6).
 
     Raises ValueError for other shapes, no rows, or probabilities that are not finite or lie outside [0, 1].
     """
@@ -27,8 +27,14 @@ def log_loss_by_label(targets: np.ndarray, probabilities: np.ndarray) -> np.ndar
     if not np.isin(targets, (0, 1)).all():
         raise ValueError("targets must be 0 or 1")
     clipped = np.clip(probabilities, CLIP, 1 - CLIP)
-    losses: np.ndarray = -np.mean(np.where(targets == 1, np.log(clipped), np.log1p(-clipped)), axis=0)
+    losses: np.ndarray = -np.log(np.where(targets == 1, clipped, 1 - clipped))
     return losses
+
+
+def log_loss_by_label(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Mean binary log loss of each label: (N, 6) twice -> (6,). Raises ValueError as `log_losses`."""
+    means: np.ndarray = log_losses(targets, probabilities).mean(axis=0)
+    return means
 
 
 def weighted_log_loss(targets: np.ndarray, probabilities: np.ndarray) -> float:

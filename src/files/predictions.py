@@ -24,6 +24,7 @@ class Origin:
     checkpoint: str  # SHA-256
     split: str  # "valid" (out of fold) or "test"
     slices: str  # ImageStore.fingerprint of what was predicted
+    views: str  # test-time augmentation
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class Predictions:
     origin: Origin | None
 
 
-def write_predictions(path: Path, ids: pd.Series, probabilities: np.ndarray, origin: Origin) -> None:
-    """Write a prediction file, atomically. ids: (N,), probabilities: (N, 6)."""
+def write_predictions(
+    path: Path, ids: pd.Series | pd.Index, probabilities: np.ndarray, origin: Origin | None = None
+) -> None:
+    """Write a prediction file, atomically. ids: (N,), probabilities: (N, 6); origin: None for those of a bag."""
     frame = pd.DataFrame(probabilities.astype(np.float32), columns=list(LABELS))
     frame.insert(0, "ID", ids.to_numpy())
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    metadata = {key: str(value) for key, value in asdict(origin).items()}
+    metadata = {} if origin is None else {key: str(value) for key, value in asdict(origin).items()}
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
     with replacing(path) as temporary:
         pq.write_table(table, temporary)

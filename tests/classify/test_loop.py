@@ -8,8 +8,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from src.classify.loop import make_accelerator, predict_slices, reestimate_batch_norm, train_epoch
+from src.classify.loop import make_accelerator, predict_batches, predict_slices, reestimate_batch_norm, train_epoch
 from src.classify.state import Position
+from src.classify.views import AS_IT_IS, look
+from src.config import ScaledView
 from src.errors import Stopped, UserError
 
 IMAGES = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -37,6 +39,10 @@ def _batches(batch_size: int = 4) -> DataLoader:
 
 def _plain(batch_size: int = 4) -> DataLoader:
     return DataLoader([(i, IMAGES[i]) for i in range(10)], batch_size=batch_size, shuffle=True)  # type: ignore[arg-type]
+
+
+def _batches_of_images() -> DataLoader:
+    return DataLoader([(i, IMAGES[i]) for i in range(10)], batch_size=4)  # type: ignore[arg-type]
 
 
 def test_fp16_becomes_fp32_without_a_gpu_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,14 +183,28 @@ class _Endless:
 
 
 def test_each_slice_is_predicted_at_its_place_whatever_the_order() -> None:
-    accelerator = make_accelerator("none")
-    networks = [Tiny().eval(), Tiny().eval()]
-    probabilities = predict_slices(accelerator, networks, accelerator.prepare(_plain()), 10, "")
-    assert probabilities.shape == (2, 10, 6)
+    accelerator, network = make_accelerator("none"), Tiny().eval()
+    probabilities = predict_slices(accelerator, network, accelerator.prepare(_plain()), 10, "")
     assert probabilities.dtype == np.float32
-    for network, found in zip(networks, probabilities, strict=True):
+    with torch.inference_mode():
+        np.testing.assert_allclose(probabilities, network(IMAGES).sigmoid().numpy(), rtol=1e-5)
+
+
+def test_many_networks_see_a_batch_in_all_views() -> None:
+    accelerator, networks = make_accelerator("none"), [Tiny().eval() for _ in range(3)]
+    views = (AS_IT_IS, ScaledView(name="Scale", factor=0.5))
+    batches = predict_batches(
+        accelerator, networks, accelerator.prepare(_batches_of_images()), "", n_slices=10, views=views
+    )
+    index, probabilities, waited = zip(*batches, strict=True)
+    assert np.concatenate(index).tolist() == list(range(10))
+    assert all(seconds >= 0 for seconds in waited)
+    found = np.concatenate(probabilities, axis=1)
+    assert (found.shape, found.dtype) == ((3, 10, 6), np.float32)
+    for network, of_network in zip(networks, found, strict=True):
         with torch.inference_mode():
-            np.testing.assert_allclose(found, network(IMAGES).sigmoid().numpy(), rtol=1e-5)
+            expected = sum(network(look(IMAGES, view)).sigmoid() for view in views) / 2
+        np.testing.assert_allclose(of_network, expected.numpy(), rtol=1e-5)
 
 
 def test_a_diverged_network_is_named() -> None:
@@ -192,7 +212,7 @@ def test_a_diverged_network_is_named() -> None:
     with torch.no_grad():
         network.linear.weight.fill_(float("nan"))
     with pytest.raises(UserError, match="not finite"):
-        predict_slices(make_accelerator("none"), [network], _plain(), 10, "")
+        predict_slices(make_accelerator("none"), network, _plain(), 10, "")
 
 
 def test_batch_norm_gets_the_statistics_of_the_slices() -> None:

@@ -1,11 +1,23 @@
+import io
+import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
+from src.classify import predict as predict_module
 from src.classify.checkpoint import About, file_sha256, load_checkpoint, read_about, save_checkpoint
 from src.classify.dataset import PlainSlices
 from src.classify.network import build_network
@@ -17,6 +29,7 @@ from src.errors import UserError
 from src.files.images import ImageStore
 from src.files.layout import Layout
 from src.files.predictions import read_predictions
+from src.labels import LABELS
 
 
 @pytest.fixture
@@ -24,17 +37,12 @@ def layout(preprocessed: Layout, config: Config, tmp_path: Path) -> Layout:
     """A root with checkpoints of networks that were never trained."""
     (tmp_path / "cache").symlink_to(preprocessed.root / "cache")
     layout = Layout(tmp_path)
-    trained_on = read_split(layout, 1)[0].fingerprint()
-    for epoch in (2, 3):
-        torch.manual_seed(epoch)
-        about = About.of(config, 1, epoch, trained_on)
-        network = build_network(config)
-        save_checkpoint(layout.fold(config.name, 1).checkpoint(epoch), network, about)
+    _checkpoints(layout, config, 1)
     return layout
 
 
 def test_one_pass_for_all_epochs_equals_a_network_by_itself(layout: Layout, config: Config) -> None:
-    predict(config, 1, "test", [2, 3], layout)
+    predict(config, [1], ["test"], [2, 3], layout)
     ids = ImageStore(layout.store("test")).index["ID"].tolist()
     images = torch.stack([image for _, image in PlainSlices(find_stacks(layout, "test", 0), config.image_size)])  # type: ignore[attr-defined]
     for epoch in (2, 3):
@@ -43,7 +51,8 @@ def test_one_pass_for_all_epochs_equals_a_network_by_itself(layout: Layout, conf
         network = build_network(config).eval()
         load_checkpoint(layout.fold(config.name, 1).checkpoint(epoch), network)
         with torch.inference_mode():
-            np.testing.assert_allclose(predictions.probabilities, network(images).sigmoid().numpy(), atol=1e-6)
+            expected = (network(images).sigmoid() + network(images.flip(-1)).sigmoid()) / 2
+        np.testing.assert_allclose(predictions.probabilities, expected.numpy(), atol=1e-6)
         assert predictions.origin is not None
         assert predictions.origin.checkpoint == file_sha256(layout.fold(config.name, 1).checkpoint(epoch))
         assert (predictions.origin.fold, predictions.origin.epoch, predictions.origin.split) == (1, epoch, "test")
@@ -51,23 +60,23 @@ def test_one_pass_for_all_epochs_equals_a_network_by_itself(layout: Layout, conf
 
 def test_files_of_the_same_checkpoint_are_left_others_made_anew(layout: Layout, config: Config) -> None:
     folder = layout.fold(config.name, 1)
-    predict(config, 1, "valid", [2, 3], layout)
+    predict(config, [1], ["valid"], [2, 3], layout)
     before = {epoch: folder.predictions("valid", epoch).stat().st_mtime_ns for epoch in (2, 3)}
     about = About.of(config, 1, 3, read_about(folder.checkpoint(3)).trained_on)
     save_checkpoint(folder.checkpoint(3), build_network(config), about)
-    predict(config, 1, "valid", [2, 3], layout)
+    predict(config, [1], ["valid"], [2, 3], layout)
     assert folder.predictions("valid", 2).stat().st_mtime_ns == before[2]
     assert folder.predictions("valid", 3).stat().st_mtime_ns != before[3]
 
 
 def test_other_slices_are_predicted_anew(layout: Layout, config: Config, tmp_path: Path) -> None:
-    predict(config, 1, "test", [2], layout)
+    predict(config, [1], ["test"], [2], layout)
     everything = ImageStore(layout.store("test")).index
     other = Layout(tmp_path / "other")
     shutil.copytree(layout.root / "cache", other.root / "cache")
     shutil.copytree(layout.root / "model", other.root / "model")
     everything.iloc[3:].to_parquet(other.store("test") / "index.parquet")
-    predict(config, 1, "test", [2], other)
+    predict(config, [1], ["test"], [2], other)
     assert (
         read_predictions(other.fold(config.name, 1).predictions("test", 2)).ids.tolist()
         == everything["ID"][3:].tolist()
@@ -76,10 +85,9 @@ def test_other_slices_are_predicted_anew(layout: Layout, config: Config, tmp_pat
 
 def test_a_network_that_saw_the_fold_is_refused(layout: Layout, config: Config) -> None:
     shutil.copytree(layout.fold(config.name, 1).path, layout.fold(config.name, 0).path)
-    with pytest.raises(UserError, match=r"fold0/epoch2.safetensors was trained with fold 1, expected 0"):
-        predict(config, 0, "test", [2], layout)
-    with pytest.raises(UserError, match="its predictions would not be out of fold"):
-        predict(config, 0, "valid", [2], layout)
+    for split in ("test", "valid"):
+        with pytest.raises(UserError, match=r"fold0/epoch2.safetensors was trained with fold 1, expected 0"):
+            predict(config, [0], [split], [2], layout)
 
 
 def test_other_folds_make_a_network_useless_out_of_fold(layout: Layout, config: Config, tmp_path: Path) -> None:
@@ -89,16 +97,171 @@ def test_other_folds_make_a_network_useless_out_of_fold(layout: Layout, config: 
     folds = pd.read_parquet(other.folds)
     folds.assign(fold=(folds["fold"] + 1) % 5).to_parquet(other.folds)
     with pytest.raises(UserError, match=r"epoch2.safetensors was trained on other slices, .* would not be out of fold"):
-        predict(config, 1, "valid", [2, 3], other)
-    predict(config, 1, "test", [2, 3], other)  # which folds made it does not matter to the test set
+        predict(config, [1], ["valid"], [2, 3], other)
+    predict(config, [1], ["test"], [2, 3], other)  # which folds made it does not matter to the test set
 
 
 def test_mistakes_are_named(layout: Layout, config: Config) -> None:
     with pytest.raises(UserError, match=r"epoch7.safetensors is missing; bin/train.sh makes it"):
-        predict(config, 1, "test", [2, 7], layout)
+        predict(config, [1], ["test"], [2, 7], layout)
     with pytest.raises(UserError, match="was trained with image_size 32, expected 64"):
-        predict(config.model_copy(update={"image_size": 64}), 1, "test", [2], layout)
+        predict(config.model_copy(update={"image_size": 64}), [1], ["test"], [2], layout)
     with pytest.raises(UserError, match=r"was trained with windows \[\[40.0, 80.0\], .*, expected \[\[50.0, 80.0\]\]"):
-        predict(config.model_copy(update={"windows": (WindowConf(level=50, width=80),)}), 1, "test", [2], layout)
+        predict(config.model_copy(update={"windows": (WindowConf(level=50, width=80),)}), [1], ["test"], [2], layout)
     with pytest.raises(UserError, match="was trained with neighbours 0, expected 1"):
-        predict(config.model_copy(update={"neighbours": 1}), 1, "test", [2], layout)
+        predict(config.model_copy(update={"neighbours": 1}), [1], ["test"], [2], layout)
+
+
+@pytest.fixture
+def of_two_folds(layout: Layout, config: Config) -> Layout:
+    """The same with checkpoints of fold 3."""
+    _checkpoints(layout, config, 3)
+    return layout
+
+
+def _checkpoints(layout: Layout, config: Config, *folds: int) -> None:
+    for fold in folds:
+        trained_on = read_split(layout, fold, config.neighbours)[0].fingerprint()
+        for epoch in (2, 3):
+            torch.manual_seed(10 * fold + epoch)
+            about = About.of(config, fold, epoch, trained_on)
+            save_checkpoint(layout.fold(config.name, fold).checkpoint(epoch), build_network(config), about)
+
+
+def _files(layout: Layout, config: Config) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(layout.root)): path.read_bytes()
+        for path in sorted((layout.root / "model" / config.name).rglob("*_epoch*.parquet"))
+    }
+
+
+@pytest.mark.parametrize("neighbours", [0, 1])
+def test_every_slice_is_decoded_once_for_all_networks(
+    of_two_folds: Layout, make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, neighbours: int
+) -> None:
+    layout, config = of_two_folds, make_config(f"neighbours={neighbours}")
+    _checkpoints(layout, config, 1, 3)
+    reads: Counter[tuple[str, int]] = Counter()
+    real = ImageStore.read
+
+    def counted(store: ImageStore, row: int) -> np.ndarray:
+        reads[store.folder.name, int(row)] += 1
+        return real(store, row)
+
+    monkeypatch.setattr(ImageStore, "read", counted)
+    predict(config, [1, 3], ["test"], [2, 3], layout)
+    assert reads == {("test", row): 1 for row in range(len(ImageStore(layout.store("test"))))}
+    assert len(_files(layout, config)) == 4
+    if not neighbours:  # folds are in the CSV's order, not in that of series
+        reads.clear()
+        predict(config, [1, 3], ["valid"], [2, 3], layout)
+        folds = pd.read_parquet(layout.folds)
+        assert sorted(reads.values()) == [1] * folds["fold"].isin([1, 3]).sum()
+
+
+def test_groups_of_networks_predict_the_same(of_two_folds: Layout, config: Config) -> None:
+    predict(config, [1, 3], ["valid", "test"], [2, 3], of_two_folds)
+    together = _files(of_two_folds, config)
+    assert len(together) == 8
+    for name in together:
+        (of_two_folds.root / name).unlink()
+    predict(config, [1, 3], ["valid", "test"], [2, 3], of_two_folds, at_once=3)
+    assert _files(of_two_folds, config) == together
+    for name in together:
+        (of_two_folds.root / name).unlink()
+    for fold in (1, 3):
+        for epoch in (2, 3):
+            predict(config, [fold], ["valid", "test"], [epoch], of_two_folds)
+    assert _files(of_two_folds, config) == together
+
+
+def test_as_many_networks_as_memory_holds(
+    of_two_folds: Layout, config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = sum(each.nbytes for each in build_network(config).state_dict().values())
+    free = SimpleNamespace(available=2 * 2 * weights + 1)  # half of which holds two
+    monkeypatch.setattr(predict_module.psutil, "virtual_memory", lambda: free)
+    if torch.cuda.is_available():
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free.available, 0))
+    predict(config, [1, 3], ["test"], [2, 3], of_two_folds)
+    said = capsys.readouterr().out
+    assert "test, checkpoints 1 to 2 of 4: " in said
+    assert "test, checkpoints 3 to 4 of 4: " in said
+    free.available = 0
+    predict(config, [1], ["valid"], [2, 3], of_two_folds)  # one always goes
+    assert "valid, checkpoint 2 of 2: " in capsys.readouterr().out
+
+
+def test_other_views_predict_anew(layout: Layout, config: Config, make_config: Callable[..., Config]) -> None:
+    predict(config, [1], ["test"], [2], layout)
+    both = _files(layout, config)
+    as_it_is = make_config("tta=[{name: Identity}]")
+    predict(as_it_is, [1], ["test"], [2], layout)
+    assert _files(layout, config) != both
+    path = layout.fold(config.name, 1).predictions("test", 2)
+    identity = read_predictions(path).probabilities
+    predict(make_config("tta=[{name: HorizontalFlip}]"), [1], ["test"], [2], layout)
+    flipped = read_predictions(path).probabilities
+    predict(config, [1], ["test"], [2], layout)
+    np.testing.assert_allclose(read_predictions(path).probabilities, (identity + flipped) / 2, atol=1e-6)
+    assert _files(layout, config) == both
+
+
+def _command(layout: Layout, config: Config, processes: int) -> list[str]:
+    conf = layout.root / f"{config.name}.yaml"
+    values = config.model_dump(mode="json")
+    conf.write_text(yaml.safe_dump({key: value for key, value in values.items() if key != "name"}))
+    run = ["src.classify.predict"] if processes == 1 else ["src.classify.launch", "2", "src.classify.predict"]
+    what = [str(conf), "--fold", "1", "3", "--split", "test", "--root", str(layout.root), "--save-seconds", "0"]
+    return [sys.executable, "-m", *run, *what]
+
+
+def _end_after_a_save(command: list[str], repository: Path, unfinished: Path, number: signal.Signals) -> str:
+    """Start a command, send its processes a signal once they have kept some predictions, return what it said."""
+    before = unfinished.stat().st_mtime_ns if unfinished.is_file() else 0
+    process = subprocess.Popen(
+        command, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not unfinished.is_file() or unfinished.stat().st_mtime_ns == before:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    if number == signal.SIGKILL:
+        os.killpg(process.pid, number)  # the machine fails: nothing of the run is left
+    else:
+        process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (-9 if number == signal.SIGKILL else 75), errors
+    return errors
+
+
+@pytest.mark.parametrize(("processes", "ends"), [(1, (signal.SIGKILL, signal.SIGTERM)), (2, (signal.SIGTERM,))])
+def test_an_interrupted_prediction_goes_on_to_the_same_bytes(
+    layout: Layout, make_config: Callable[..., Config], repository: Path, processes: int, ends: tuple[signal.Signals]
+) -> None:
+    config = make_config("image_size=160", "batch_size=2")  # so that there is time to interrupt it
+    _checkpoints(layout, config, 1, 3)
+    predict(config, [1, 3], ["test"], [2, 3], layout)
+    whole = _files(layout, config)
+    for name in whole:
+        (layout.root / name).unlink()
+    unfinished = layout.unfinished(config.name, "test_folds1-3_epochs2-3_1-4")
+    command = _command(layout, config, processes)
+    for number in ends:
+        errors = _end_after_a_save(command, repository, unfinished, number)
+        said = "stopped: the same command goes on from what is finished"
+        assert errors.count(said) == (0 if number == signal.SIGKILL else processes)
+        assert all("checkpoints 1 to 4 of 4" in line for line in errors.replace(said, "").split("\n") if line)
+        assert not _files(layout, config)
+    result = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    slices = len(ImageStore(layout.store("test")))
+    left = re.search(r"test, checkpoints 1 to 4 of 4: (\d+) slices in", result.stdout)
+    assert left, result.stdout + result.stderr
+    assert 0 < int(left[1]) < slices - 2 * len(ends) + 1
+    assert not unfinished.parent.exists()
+    again = _files(layout, config)
+    if processes == 1:
+        assert again == whole
+    for name in whole:
+        one, two = (pd.read_parquet(io.BytesIO(files[name])) for files in (whole, again))
+        assert two["ID"].tolist() == one["ID"].tolist()
+        np.testing.assert_allclose(two[list(LABELS)], one[list(LABELS)], atol=1e-6)

@@ -20,6 +20,7 @@ from src.classify.network import build_network
 from src.classify.predict import predict
 from src.classify.split import read_split
 from src.classify.train import train
+from src.classify.views import AS_IT_IS
 from src.config import Config, dump_config, load_config
 from src.errors import Stopped, UserError
 from src.evaluate.score import weighted_log_loss
@@ -74,7 +75,8 @@ def test_what_training_leaves(trained: tuple[Config, Layout]) -> None:
 
 def test_metrics_are_those_of_the_checkpoints_predictions(trained: tuple[Config, Layout]) -> None:
     config, layout = trained
-    predict(config, 0, "valid", [1, 2, 3], layout)
+    as_it_is = config.model_copy(update={"tta": (AS_IT_IS,)})  # as validation in training looks at a slice
+    predict(as_it_is, [0], ["valid"], [1, 2, 3], layout)
     _, validation = read_split(layout, 0)
     for epoch, expected in enumerate(pd.read_csv(layout.fold(config.name, 0).metrics)["valid"], start=1):
         predictions = read_predictions(layout.fold(config.name, 0).predictions("valid", epoch))

@@ -16,8 +16,17 @@ def make(tmp_path: Path) -> Make:
 
     def _make(ids: list[str], values: float | np.ndarray, **origin: object) -> Predictions:
         about = Origin(
-            **{"conf": "net", "fold": 0, "epoch": 2, "checkpoint": "c", "split": "test", "slices": "s", **origin}
-        )  # type: ignore[arg-type]
+            **{
+                "conf": "net",
+                "fold": 0,
+                "epoch": 2,
+                "checkpoint": "c",
+                "split": "test",
+                "slices": "s",
+                "views": "Identity",
+                **origin,
+            }  # type: ignore[arg-type]
+        )
         path = tmp_path / f"{about.conf}_fold{about.fold}_{about.split}_epoch{about.epoch}.parquet"
         probabilities = np.broadcast_to(np.asarray(values, dtype=np.float32), (len(ids), 6))
         write_predictions(path, pd.Series(ids), probabilities, about)

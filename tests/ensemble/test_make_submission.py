@@ -1,102 +1,235 @@
+"""The command: what it makes, writes, says and refuses."""
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 
-from src.ensemble.bag import bag
-from src.ensemble.bag import test_members as as_members
-from src.ensemble.make_submission import make_submission, score_out_of_fold
+from src.ensemble.make_submission import beside, main
 from src.errors import UserError
 from src.evaluate.score import weighted_log_loss
-from src.files.predictions import Predictions
-from src.labels import LABELS, row_ids
+from src.files.images import ImageStore
+from src.files.layout import Layout
+from src.files.predictions import Origin, write_predictions
+from src.labels import LABELS
 
-Make = Callable[..., Predictions]
-
-
-def _sample(ids: list[str]) -> pd.DataFrame:
-    return pd.DataFrame({"ID": row_ids(pd.Series(ids)), "Label": 0.5})
+CONFS, EPOCHS, FOLDS = ("x", "y"), (2, 3), range(5)
 
 
-def test_the_samples_rows_in_its_order(make: Make) -> None:
-    values = np.arange(12).reshape(2, 6) / 12
-    sample = _sample(["ID_2", "ID_1"]).sample(frac=1, random_state=0)
-    submission = make_submission(sample, bag(as_members([make(["ID_1", "ID_2"], values)])))
-    assert submission.columns.tolist() == ["ID", "Label"]
-    assert submission["ID"].tolist() == sample["ID"].tolist()
-    found = submission.set_index("ID")["Label"]
-    for i, slice_id in enumerate(["ID_1", "ID_2"]):
-        for j, label in enumerate(LABELS):
-            assert found[f"{slice_id}_{label}"] == pytest.approx(max(values[i, j], 1e-6), rel=1e-6)
-
-
-def test_clipped(make: Make) -> None:
-    submission = make_submission(_sample(["ID_1"]), bag(as_members([make(["ID_1"], [[0, 1, 0.5, 0, 1, 0.5]])])))
-    assert submission["Label"].tolist() == [1e-6, 1 - 1e-6, 0.5, 1e-6, 1 - 1e-6, 0.5]
-
-
-def test_what_does_not_cover_the_sample_is_named(make: Make) -> None:
-    bagged = bag(as_members([make(["ID_1", "ID_2"], 0.5)]))
-    with pytest.raises(UserError, match="1 slices of the sample submission have no prediction: ID_3"):
-        make_submission(_sample(["ID_1", "ID_2", "ID_3"]), bagged)
-    with pytest.raises(UserError, match="1 predicted slices are not in the sample submission: ID_2"):
-        make_submission(_sample(["ID_1"]), bagged)
-    with pytest.raises(UserError, match="6 rows more than once: ID_1_any, ID_1_epidural"):
-        make_submission(_sample(["ID_1", "ID_1", "ID_2"]), bagged)
+@pytest.fixture(scope="module")
+def root(preprocessed: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with predictions of two classifiers that see the truth through noise."""
+    root = tmp_path_factory.mktemp("predicted")
+    for folder in ("cache", "input"):
+        (root / folder).symlink_to(preprocessed.root / folder)
+    layout, rng = Layout(root), np.random.default_rng(0)
+    folds = pd.read_parquet(layout.folds).set_index("ID")["fold"]
+    targets = pd.read_parquet(layout.table("train")).set_index("ID")[list(LABELS)]
+    tested = ImageStore(layout.store("test")).index["ID"]
+    for conf, noise in zip(CONFS, (1.0, 2.0), strict=True):
+        for epoch in EPOCHS:
+            for fold in FOLDS:
+                ids = folds.index[folds == fold]
+                seen = (targets.loc[ids].to_numpy() * 4.0 - 2) * 2 + noise * rng.normal(size=(len(ids), 6))
+                for split, names, values in (
+                    ("valid", ids, expit(seen)),
+                    ("test", tested, rng.random((len(tested), 6))),
+                ):
+                    path = layout.fold(conf, fold).predictions(split, epoch)
+                    write_predictions(path, names, values, Origin(conf, fold, epoch, "c", split, "s", "Identity"))
+    return root
 
 
 @pytest.fixture
-def table() -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    frame = pd.DataFrame((rng.random((40, 6)) < 0.3).astype(np.uint8), columns=list(LABELS))
-    return frame.assign(ID=[f"ID_{i:x}" for i in range(40)])
+def own(root: Path, tmp_path: Path) -> Path:
+    """The same, to write to."""
+    shutil.copytree(root, tmp_path / "own", symlinks=True)
+    return tmp_path / "own"
 
 
-def test_scores_are_those_of_each_member_classifier_bag_and_prior(make: Make, table: pd.DataFrame) -> None:
-    rng = np.random.default_rng(1)
-    ids, targets = table["ID"].tolist(), table[list(LABELS)].to_numpy()
-    values = {(conf, epoch): rng.random((40, 6)).astype(np.float32) for conf in "xy" for epoch in (2, 3)}
-    files = [
-        make(ids[half], value[half], conf=conf, epoch=epoch, fold=fold, split="valid")
-        for (conf, epoch), value in values.items()
-        for fold, half in enumerate((slice(0, 15), slice(15, 40)))
-    ]
-    scores, scored = score_out_of_fold(files, table)
-    assert scores.index.tolist() == [
-        "x epoch 2",
-        "x epoch 3",
-        "y epoch 2",
-        "y epoch 3",
-        "x",
-        "y",
-        "bag",
-        "constant prior",
-    ]
-    assert scores.columns.tolist() == ["weighted", *LABELS]
-    assert scored == 40
-    expected = {f"{conf} epoch {epoch}": value for (conf, epoch), value in values.items()}
-    expected |= {conf: (values[conf, 2].astype(float) + values[conf, 3]) / 2 for conf in "xy"}
-    expected["bag"] = sum(value.astype(float) for value in values.values()) / 4
-    expected["constant prior"] = np.tile(targets.mean(axis=0), (40, 1))
-    for name, probabilities in expected.items():
-        assert scores.loc[name, "weighted"] == pytest.approx(weighted_log_loss(targets, probabilities), rel=1e-6)
+def _files(root: Path, split: str) -> list[str]:
+    return sorted(map(str, root.glob(f"model/*/fold*/{split}_epoch*.parquet")))
 
 
-def test_members_are_scored_on_what_all_of_them_predict(make: Make, table: pd.DataFrame) -> None:
-    ids = table["ID"].tolist()
-    files = [
-        make(ids[:30], 0.4, conf="x", split="valid"),
-        make(ids[10:], 0.2, conf="y", split="valid"),
-    ]
-    scores, scored = score_out_of_fold(files, table)
-    assert scored == 20
-    targets = table[list(LABELS)].to_numpy()[10:30]
-    assert scores.loc["x", "weighted"] == pytest.approx(weighted_log_loss(targets, np.full((20, 6), 0.4)), rel=1e-6)
-    with pytest.raises(UserError, match="no slice in common"):
-        score_out_of_fold([files[0], make(ids[35:], 0.2, conf="y", split="valid")], table)
+def _making(root: Path, *more: str, out_of_fold: bool = True) -> list[str]:
+    arguments = ["--predictions", *_files(root, "test"), "--sample", str(root / "input/stage_2_sample_submission.csv")]
+    arguments += ["--output", str(root / "submission/submission.csv"), "--root", str(root), *more]
+    return [*arguments, "--out-of-fold", *_files(root, "valid")] if out_of_fold else arguments
 
 
-def test_slices_without_labels_are_named(make: Make, table: pd.DataFrame) -> None:
-    with pytest.raises(UserError, match="1 out-of-fold slices are not in the training table: ID_ff"):
-        score_out_of_fold([make(["ID_1", "ID_ff"], 0.5, split="valid")], table)
+@pytest.fixture
+def run(repository: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "src.ensemble.make_submission", *arguments]
+        return subprocess.run(command, cwd=repository, capture_output=True, text=True)
+
+    return _run
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The command in this process, which spares the start of another; it must end with a UserError of these words."""
+
+    def _refused(arguments: list[str], *expected: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["make_submission", *arguments])
+        with pytest.raises(UserError) as error:
+            main()
+        for words in expected:
+            assert words in str(error.value)
+
+    return _refused
+
+
+Refused = Callable[..., None]
+
+
+def test_simple_bagging(own: Path, run: Run) -> None:
+    result = run(*_making(own))
+    assert result.returncode == 0, result.stderr
+    mean = sum(pd.read_parquet(file).set_index("ID").astype(float) for file in _files(own, "test")) / 20
+    found = pd.read_csv(own / "submission/submission.csv").set_index("ID")["Label"]
+    for label in LABELS:
+        np.testing.assert_allclose(found[[f"{each}_{label}" for each in mean.index]], mean[label], rtol=1e-6)
+
+    manifest = json.loads((own / "submission/manifest.json").read_text())
+    assert manifest["recipe"] == {"blend": "mean", "smooth_mm": 0.0, "calibrate": "none"}
+    assert manifest["numbers"]["weights"] == {f"{c} epoch {e}": 0.25 for c in CONFS for e in EPOCHS}
+    assert manifest["clip"] == 1e-6
+    assert manifest["filled"] == {"mean of its series' neighbours": 1}
+    targets = pd.read_parquet(own / "cache/train.parquet").set_index("ID")[list(LABELS)]
+    for each, path in zip(manifest["predictions"], _files(own, "test"), strict=True):
+        assert (each["path"], each["sha256"]) == (path, hashlib.sha256(Path(path).read_bytes()).hexdigest())
+        valid = pd.read_parquet(Path(path).with_name(f"valid_epoch{each['epoch']}.parquet")).set_index("ID")
+        expected = weighted_log_loss(targets.loc[valid.index].to_numpy(), valid.to_numpy())
+        assert each["out_of_fold_loss"] == pytest.approx(expected)
+        assert f"{each['conf']}/fold{each['fold']}/test_epoch{each['epoch']}" in path
+
+    bagged = pd.read_parquet(own / "submission/out_of_fold.parquet").set_index("ID")
+    scores = manifest["out_of_fold"]
+    assert list(scores) == [
+        *(f"{conf} epoch {epoch}" for conf in CONFS for epoch in EPOCHS), "x", "y", "bag", "constant prior"
+    ]  # fmt: skip
+    expected = weighted_log_loss(targets.loc[bagged.index].to_numpy(), bagged.to_numpy())
+    assert scores["bag"]["weighted"] == pytest.approx(expected, rel=1e-6)
+    for name, row in scores.items():
+        assert re.search(rf"^{name} +{row['weighted']:.4f} ", result.stdout, re.MULTILINE), name
+    assert "correlation of members" in result.stdout
+
+
+RECIPES = [
+    [],
+    ["--blend", "logit-mean", "--smooth", "5"],
+    ["--blend", "weights", "--smooth", "auto", "--calibrate", "temperature"],
+    ["--calibrate", "isotonic"],
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=" ".join)
+def test_the_manifest_makes_the_same_bytes(own: Path, run: Run, recipe: list[str]) -> None:
+    made = run(*_making(own, *recipe))
+    assert made.returncode == 0, made.stderr
+    files = {path.name: path.read_bytes() for path in (own / "submission").iterdir()}
+    assert set(files) == {"submission.csv", "manifest.json", "out_of_fold.parquet"}
+    manifest = json.loads(files["manifest.json"])
+    if "weights" in recipe:
+        weights = manifest["numbers"]["weights"]
+        assert sum(weights.values()) == pytest.approx(1)
+        assert weights["x epoch 2"] + weights["x epoch 3"] > weights["y epoch 2"] + weights["y epoch 3"]
+        assert "weights, smooth auto, temperature" in manifest["out_of_fold"]
+        assert "temperatures any " in made.stdout
+    (own / "submission/submission.csv").unlink()
+    rebuilt = run("--rebuild", str(own / "submission/manifest.json"))
+    assert rebuilt.returncode == 0, rebuilt.stderr
+    assert {path.name: path.read_bytes() for path in (own / "submission").iterdir()} == files
+    assert run("--rebuild", str(own / "submission/manifest.json"), "--output", str(own / "o/b.csv")).returncode == 0
+    assert (own / "o/b.csv").read_bytes() == files["submission.csv"]
+
+
+def test_what_changed_since_the_manifest_is_named(own: Path, run: Run, refused: Refused) -> None:
+    assert run(*_making(own)).returncode == 0
+    manifest = own / "submission/manifest.json"
+    said = json.loads(manifest.read_text())
+    wrong = manifest.with_name("wrong.json")
+    wrong.write_text(json.dumps({**said, "submission": {**said["submission"], "sha256": "0" * 64}}))
+    before = (own / "submission/submission.csv").read_bytes()
+    refused(["--rebuild", str(wrong), "--output", str(own / "again.csv")], "no longer give the same bytes")
+    assert not (own / "again.csv").exists()
+    victim = Path(_files(own, "test")[0])
+    shutil.copy(_files(own, "test")[1], victim)
+    refused(["--rebuild", str(manifest)], f"{victim} has changed since")
+    victim.unlink()
+    refused(["--rebuild", str(manifest)], f"{victim} is missing")
+    assert (own / "submission/submission.csv").read_bytes() == before
+    wrong.write_text("{}")
+    refused(["--rebuild", str(wrong)], "wrong.json is no manifest of a submission")
+    wrong.write_text(json.dumps({**said, "format": 9}))
+    refused(["--rebuild", str(wrong)], "is a manifest of format 9")
+    refused(["--rebuild", str(own / "none.json")], "none.json is missing")
+
+
+def test_submissions_in_one_folder_keep_their_manifests() -> None:
+    assert beside(Path("s/submission.csv"), "manifest.json") == Path("s/manifest.json")
+    assert beside(Path("s/other.csv"), "manifest.json") == Path("s/other.manifest.json")
+
+
+def test_out_of_fold_figures_of_an_earlier_submission_go(own: Path, run: Run) -> None:
+    assert run(*_making(own)).returncode == 0
+    assert run(*_making(own, out_of_fold=False)).returncode == 0
+    assert not (own / "submission/out_of_fold.parquet").exists()
+    assert json.loads((own / "submission/manifest.json").read_text())["out_of_fold"] is None
+
+
+def test_checking_and_scoring(own: Path, run: Run, refused: Refused) -> None:
+    assert run(*_making(own)).returncode == 0
+    sample, truth = (str(own / f"input/stage_2_{name}.csv") for name in ("sample_submission", "test_truth"))
+    submission = own / "submission/submission.csv"
+    result = run("--check", str(submission), "--sample", sample, "--truth", truth)
+    assert result.returncode == 0, result.stderr
+    labels, found = (pd.read_csv(path).set_index("ID")["Label"] for path in (truth, submission))
+    ids = found.index[found.index.str.endswith("_any")].str.removesuffix("any")
+    grids = [np.stack([each[ids + label] for label in LABELS], axis=1) for each in (labels, found)]
+    assert f"{weighted_log_loss(*grids):.4f}" in result.stdout.splitlines()[2]
+    assert "average precision" in result.stdout
+    lines = submission.read_text().splitlines(keepends=True)
+    submission.write_text("".join([*lines[:5], *lines[6:]]))
+    refused(["--check", str(submission), "--sample", sample], "lacks 1 rows of the sample submission")
+    refused(["--check", str(own / "x.csv"), "--sample", sample], "x.csv is missing")
+    refused(["--check", str(submission)], "--check needs --sample")
+
+
+def test_mistakes_are_named(own: Path, run: Run, refused: Refused) -> None:
+    making = _making(own, out_of_fold=False)
+    without_root = [each for each in making if each not in ("--root", str(own))]
+    refused([*making, "--blend", "weights"], "weights: its numbers come from out-of-fold predictions")
+    refused([*without_root, "--smooth", "5"], "give --root")
+    refused([*without_root, "--out-of-fold", _files(own, "valid")[0]], "give --root")
+    refused([*making, "--smooth", "-1"], "--smooth: -1: expected millimetres")
+    refused([*making, "--smooth", "x"], "--smooth")
+    refused([*making, "--check", "x.csv"], "expected one of --predictions, --rebuild, --check, found")
+    refused([], "found none")
+    refused([*making, "--truth", "x.csv"], "--truth goes with --check")
+    refused([*making[:-4]], "--predictions needs --output")
+    only_x = [path for path in _files(own, "valid") if "/x/" in path]
+    refused([*making, "--calibrate", "temperature", "--out-of-fold", *only_x], "only one of the two has y epoch 2, y")
+    one_fold = [path for path in _files(own, "valid") if "fold0" in path]
+    refused([*making, "--blend", "weights", "--out-of-fold", *one_fold], "but fold 0 alone is predicted")
+    assert run(*making, "--out-of-fold", *one_fold).returncode == 0  # the plain bag of one fold
+    wrong = run(*making, "--blend", "weights")
+    assert (wrong.returncode, len(wrong.stderr.strip().splitlines())) == (2, 1)
+    moved = own / "model/x/fold0/valid_epoch2.parquet"
+    shutil.copy(own / "model/x/fold1/valid_epoch2.parquet", moved)
+    frame = pd.read_parquet(moved)
+    write_predictions(moved, frame["ID"], frame[list(LABELS)].to_numpy(), Origin("x", 0, 2, "c", "valid", "s", "v"))
+    refused([*making, "--out-of-fold", str(moved)], "are not in fold 0, so its network was trained on them")

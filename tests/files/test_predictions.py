@@ -8,7 +8,7 @@ from src.errors import UserError
 from src.files.predictions import Origin, read_origin, read_predictions, write_predictions
 from src.labels import LABELS
 
-ORIGIN = Origin(conf="net", fold=3, epoch=2, checkpoint="abc", split="test", slices="def")
+ORIGIN = Origin(conf="net", fold=3, epoch=2, checkpoint="abc", split="test", slices="def", views="Identity")
 
 
 def test_round_trip_with_origin(tmp_path: Path) -> None:

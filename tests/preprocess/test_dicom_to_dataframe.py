@@ -1,79 +1,22 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from src.errors import UserError
 from src.files.dicom import read_header
+from src.files.label_csv import pivot_labels
 from src.files.layout import Layout
 from src.files.tables import read_table
-from src.labels import LABELS, row_ids
-from src.preprocess.dicom_to_dataframe import dicom_to_dataframe, pivot_labels
+from src.labels import LABELS
+from src.preprocess.dicom_to_dataframe import dicom_to_dataframe
 
-
-def _csv(path: Path, slice_ids: list[str], labels: np.ndarray, extra: str = "") -> Path:
-    rows = pd.DataFrame({"ID": row_ids(pd.Series(slice_ids)), "Label": labels.ravel()})
-    path.write_text(rows.to_csv(index=False) + extra)
-    return path
-
-
+Write = Callable[..., Path]
 LABELLED = np.array([[1, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0]])
 
 
-def test_pivot(tmp_path: Path) -> None:
-    table, repeated = pivot_labels(_csv(tmp_path / "l.csv", ["ID_b", "ID_a"], LABELLED), test=False)
-    assert repeated == 0
-    assert table.columns.tolist() == ["ID", *LABELS]
-    assert table["ID"].tolist() == ["ID_b", "ID_a"]
-    assert (table.dtypes[list(LABELS)] == np.uint8).all()
-    assert table[list(LABELS)].to_numpy().tolist() == LABELLED.tolist()
-
-
-def test_pivot_agrees_with_pandas(competition: Path) -> None:
-    csv = competition / "input/stage_2_train.csv"
-    table, repeated = pivot_labels(csv, test=False)
-    rows = pd.read_csv(csv)
-    assert repeated == rows["ID"].duplicated().sum() > 0
-    parts = rows.drop_duplicates()["ID"].str.rsplit("_", n=1, expand=True)
-    expected = (
-        rows.drop_duplicates()
-        .assign(slice=parts[0], label=parts[1])
-        .pivot(index="slice", columns="label", values="Label")
-    )
-    found = table.set_index("ID").sort_index()[list(LABELS)]
-    np.testing.assert_array_equal(found.to_numpy(), expected[list(LABELS)].to_numpy())
-
-
-def test_repeated_rows_are_counted_and_conflicting_ones_named(tmp_path: Path) -> None:
-    csv = _csv(tmp_path / "l.csv", ["ID_b", "ID_a"], LABELLED, "ID_b_any,1\nID_a_epidural,0\n")
-    assert pivot_labels(csv, test=False)[1] == 2
-    csv = _csv(tmp_path / "l.csv", ["ID_b", "ID_a"], LABELLED, "ID_b_any,0\n")
-    with pytest.raises(UserError, match="1 rows come more than once with conflicting labels: ID_b_any"):
-        pivot_labels(csv, test=False)
-
-
-@pytest.mark.parametrize(
-    ("extra", "expected"),
-    [
-        ("ID_c_any,1\n", "5 rows are missing, each slice needs 6: ID_c_epidural, ID_c_intraparenchymal"),
-        ("ID_zz_any,1\n", r"l.csv: 1 malformed ids: 'ID_zz_any' in row 14"),
-        ("ID_b_any,0.5\n", "1 labels are not 0 or 1: ID_b_any has 0.5"),
-        ("ID_b_any,\n", "1 labels are not 0 or 1: ID_b_any has nan"),
-        ("ID_b_any,abc\n", "1 labels are not 0 or 1: ID_b_any has abc"),
-    ],
-)
-def test_mistakes_in_the_csv_are_named(tmp_path: Path, extra: str, expected: str) -> None:
-    with pytest.raises(UserError, match=expected):
-        pivot_labels(_csv(tmp_path / "l.csv", ["ID_b", "ID_a"], LABELLED, extra), test=False)
-
-
-def test_a_sample_submissions_label_is_ignored(tmp_path: Path) -> None:
-    table, _ = pivot_labels(_csv(tmp_path / "s.csv", ["ID_b", "ID_a"], LABELLED + 0.5), test=True)
-    assert table.columns.tolist() == ["ID"]
-
-
-def test_a_row_for_each_id_of_the_csv(preprocessed: Layout) -> None:
+def test_a_row_for_each_id_of_the_csv(write_labels: Write, preprocessed: Layout) -> None:
     table = read_table(preprocessed.table("train"), [], made_by="")
     ids, _ = pivot_labels(preprocessed.root / "input/stage_2_train.csv", test=False)
     assert table["ID"].tolist() == ids["ID"].tolist()
@@ -95,7 +38,9 @@ def test_order_is_that_of_the_slices_not_of_the_names(preprocessed: Layout) -> N
         assert (np.diff(heights) > 0).all()
 
 
-def test_files_that_are_missing_or_broken_keep_their_row(tmp_path: Path, competition: Path) -> None:
+def test_files_that_are_missing_or_broken_keep_their_row(
+    write_labels: Write, tmp_path: Path, competition: Path
+) -> None:
     images = tmp_path / "images"
     images.mkdir()
     source = sorted((competition / "input/stage_2_train").glob("*.dcm"))[0]
@@ -103,7 +48,7 @@ def test_files_that_are_missing_or_broken_keep_their_row(tmp_path: Path, competi
     (images / "ID_bad.dcm").write_text("not DICOM" * 100)
     labels = np.zeros((3, 6), dtype=int)
     table, _ = dicom_to_dataframe(
-        _csv(tmp_path / "l.csv", ["ID_bad", source.stem, "ID_a0"], labels), images, engine="serial"
+        write_labels(tmp_path / "l.csv", ["ID_bad", source.stem, "ID_a0"], labels), images, engine="serial"
     )
     assert table["reason"].tolist() == ["not_dicom", "", "missing_file"]
     assert table["z_index"].tolist() == [-1, 0, -1]
@@ -111,7 +56,7 @@ def test_files_that_are_missing_or_broken_keep_their_row(tmp_path: Path, competi
     assert table["PatientID"].tolist()[0] == ""
 
 
-def test_slices_of_no_series_are_series_by_themselves(tmp_path: Path, competition: Path) -> None:
+def test_slices_of_no_series_are_series_by_themselves(write_labels: Write, tmp_path: Path, competition: Path) -> None:
     import pydicom
 
     images = tmp_path / "images"
@@ -122,13 +67,13 @@ def test_slices_of_no_series_are_series_by_themselves(tmp_path: Path, competitio
         del dataset.SeriesInstanceUID
         dataset.save_as(images / path.name)
     ids = [path.stem for path in paths]
-    table, _ = dicom_to_dataframe(_csv(tmp_path / "l.csv", ids, np.zeros((2, 6))), images, engine="serial")
+    table, _ = dicom_to_dataframe(write_labels(tmp_path / "l.csv", ids, np.zeros((2, 6))), images, engine="serial")
     assert table["SeriesInstanceUID"].tolist() == ids
     assert table["n_slices"].tolist() == [1, 1]
 
 
-def test_missing_folder_and_wrong_folder(tmp_path: Path) -> None:
-    csv = _csv(tmp_path / "l.csv", ["ID_b", "ID_a"], LABELLED)
+def test_missing_folder_and_wrong_folder(write_labels: Write, tmp_path: Path) -> None:
+    csv = write_labels(tmp_path / "l.csv", ["ID_b", "ID_a"], LABELLED)
     with pytest.raises(UserError, match="images is missing; expected the folder of the slices"):
         dicom_to_dataframe(csv, tmp_path / "images")
     (tmp_path / "images").mkdir()
@@ -138,7 +83,7 @@ def test_missing_folder_and_wrong_folder(tmp_path: Path) -> None:
         dicom_to_dataframe(tmp_path / "x.csv", tmp_path / "images")
 
 
-def test_the_real_head_ct(tmp_path: Path, real_head_ct: Path) -> None:
+def test_the_real_head_ct(write_labels: Write, tmp_path: Path, real_head_ct: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     # shuffled hexadecimal names, as in the competition
@@ -146,7 +91,7 @@ def test_the_real_head_ct(tmp_path: Path, real_head_ct: Path) -> None:
     for i, path in zip(numbers, sorted(real_head_ct.glob("*.dcm")), strict=True):
         (images / f"ID_{i:09x}.dcm").symlink_to(path)
     ids = [f"ID_{i:09x}" for i in range(28)]
-    csv = _csv(tmp_path / "s.csv", ids, np.full((28, 6), 0.5))
+    csv = write_labels(tmp_path / "s.csv", ids, np.full((28, 6), 0.5))
     table, _ = dicom_to_dataframe(csv, images, test=True, engine="loky", jobs=2)
     assert table["n_slices"].unique().tolist() == [28]
     # the scanner's numbering runs along the head; so must z_index, whatever the names

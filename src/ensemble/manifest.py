@@ -1,0 +1,113 @@
+"""What went into a submission, so that the same files make the same bytes again."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from src.ensemble.recipe import Recipe
+from src.errors import UserError
+from src.evaluate.score import CLIP
+from src.files.atomic import replacing
+from src.files.layout import Layout
+from src.files.predictions import read_origin
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that decides what a submission holds. root: of what preprocessing made; None: nothing of it is used."""
+
+    predictions: list[Path]
+    out_of_fold: list[Path]
+    sample: Path
+    root: Path | None
+    recipe: Recipe
+
+    @property
+    def tables(self) -> list[Path]:
+        """What is read of preprocessing's."""
+        if self.root is None:
+            return []
+        layout = Layout(self.root)
+        tables = [layout.table("train"), layout.table("test"), layout.store("test") / "rejected.csv"]
+        return [*tables, layout.folds] if self.out_of_fold else tables
+
+
+def write_manifest(
+    path: Path,
+    inputs: Inputs,
+    submission: Path,
+    losses: Mapping[tuple[str, int, int], float],
+    facts: dict[str, Any],
+) -> None:
+    """Write what a submission was made of, atomically.
+
+    losses: out of fold, of each network, by conf, fold and epoch; facts: further ones, for people.
+    """
+
+    def about(prediction: Path) -> dict[str, Any]:
+        origin = read_origin(prediction)
+        if origin is None:  # a file from elsewhere
+            return _named(prediction)
+        loss = losses.get((origin.conf, origin.fold, origin.epoch))
+        return {**_named(prediction), **asdict(origin), "out_of_fold_loss": loss}
+
+    manifest = {
+        "format": FORMAT_VERSION,
+        "submission": _named(submission),
+        "recipe": asdict(inputs.recipe),
+        "clip": CLIP,
+        "root": None if inputs.root is None else str(inputs.root.resolve()),
+        "sample": _named(inputs.sample),
+        "tables": [_named(each) for each in inputs.tables],
+        "predictions": [about(each) for each in inputs.predictions],
+        "out_of_fold_predictions": [about(each) for each in inputs.out_of_fold],
+        **facts,
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def read_manifest(path: Path) -> tuple[Inputs, dict[str, str]]:
+    """Read a manifest: (what the submission was made of, its `path` and the `sha256` of its bytes).
+
+    Raises UserError where it is missing or no manifest, and where an input is missing or has changed since.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing; expected a manifest.json, which is written beside a submission")
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        if said["format"] != FORMAT_VERSION:
+            raise UserError(f"{path} is a manifest of format {said['format']}; this version reads {FORMAT_VERSION}")
+        files = [said["sample"], *said["tables"], *said["predictions"], *said["out_of_fold_predictions"]]
+        expected = {Path(each["path"]): str(each["sha256"]) for each in files}
+        inputs = Inputs(
+            [Path(each["path"]) for each in said["predictions"]],
+            [Path(each["path"]) for each in said["out_of_fold_predictions"]],
+            Path(said["sample"]["path"]),
+            None if said["root"] is None else Path(said["root"]),
+            Recipe(**said["recipe"]),
+        )
+        made = {key: str(said["submission"][key]) for key in ("path", "sha256")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no manifest of a submission ({type(error).__name__}: {error})") from error
+    for file, digest in expected.items():
+        if not file.is_file():
+            raise UserError(f"{file} is missing; {path} says that the submission was made of it")
+        if sha256(file) != digest:
+            raise UserError(f"{file} has changed since {path} was written, so the submission cannot be made again")
+    return inputs, made
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _named(path: Path) -> dict[str, Any]:
+    return {"path": str(path.resolve()), "sha256": sha256(path)}

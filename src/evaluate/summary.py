@@ -1,0 +1,267 @@
+"""Statistics that a reader would ask for, of out-of-fold predictions: by slice and by study, with intervals.
+
+By label: AUC, average precision, sensitivity and specificity at the threshold of the largest Youden's J on the other
+folds, PPV and NPV at four prevalences, Brier score, expected calibration error and log loss.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.arguments import Parser, natural, positive
+from src.config import load_config
+from src.errors import UserError, first_few, run_command
+from src.evaluate.bootstrap import PatientRatios, Ranking, Statistic, interval, resample
+from src.evaluate.calibration import calibration_error_by_label, squared_errors
+from src.evaluate.operating_point import predictive_values, thresholds_from_other_folds
+from src.evaluate.out_of_fold import Truth, check_out_of_fold, read_truth
+from src.evaluate.score import log_losses
+from src.evaluate.study import Cases, to_studies
+from src.files.atomic import replacing
+from src.files.layout import Layout
+from src.files.predictions import Predictions, read_predictions
+from src.labels import LABELS, WEIGHTS
+
+PREVALENCES = (0.02, 0.05, 0.10, 0.15)
+RESAMPLED = (
+    "auc",
+    "average_precision",
+    "sensitivity",
+    "specificity",
+    *(f"{value}_at_{prevalence:.2f}" for prevalence in PREVALENCES for value in ("ppv", "npv")),
+    "brier_score",
+    "log_loss",
+)  # the metrics that have an interval, in the order of `statistics`
+
+
+# ---- what is judged
+
+
+def read_sources(sources: Sequence[Path], layout: Layout, epochs: Sequence[int], truth: Truth) -> list[Predictions]:
+    """Read prediction files, and the out-of-fold files of confs at the epochs that there are.
+
+    Raises UserError for a conf without such files, a file given twice and files that are not out of fold.
+    """
+    paths: list[Path] = []
+    for source in sources:
+        if source.suffix not in (".yaml", ".yml"):
+            paths.append(source)
+            continue
+        name = load_config(source).name
+        folders = [layout.fold(name, fold) for fold in np.unique(truth.folds)]
+        files = [folder.predictions("valid", epoch) for folder in folders for epoch in epochs]
+        there = [path for path in files if path.is_file()]
+        if not there:
+            raise UserError(
+                f"{source}: no out-of-fold predictions of epochs {', '.join(map(str, epochs))}, such as {files[0]}; "
+                "bin/predict.sh makes them"
+            )
+        paths += there
+    twice = [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
+    if twice:
+        raise UserError(f"given more than once: {first_few(twice)}")
+    predictions = [read_predictions(path) for path in paths]
+    check_out_of_fold(predictions, truth)
+    return predictions
+
+
+def average(predictions: Sequence[Predictions]) -> tuple[pd.Index, np.ndarray]:
+    """The mean probability of each slice over the files that predict it: ids (N,) and (N, 6).
+
+    Raises UserError naming the first few slices that come less often than others: a mean over fewer networks is another
+    model.
+    """
+    places, found = pd.factorize(np.concatenate([each.ids.to_numpy(dtype=object) for each in predictions]))
+    ids, counts = pd.Index(found), np.bincount(places)
+    if not len(ids):
+        raise UserError(f"no slices are predicted in {first_few(each.path for each in predictions)}")
+    rarer = ids[counts < counts.max()]
+    if len(rarer):
+        raise UserError(
+            f"{len(rarer)} slices are in fewer prediction files than others ({counts.min()} and not {counts.max()}): "
+            f"{first_few(rarer)}; predict the same folds and epochs with each conf, or leave out a source or one of "
+            "--epochs"
+        )
+    total, start = np.zeros((len(ids), len(LABELS))), 0
+    for each in predictions:
+        total[places[start : start + len(each.ids)]] += each.probabilities
+        start += len(each.ids)
+    return ids, total / counts.max()
+
+
+def to_levels(truth: Truth, probabilities: np.ndarray) -> dict[str, Cases]:
+    """The slices and the studies of predictions. truth: of the same N slices; probabilities: (N, 6)."""
+    # patients without a predicted slice must not be drawn
+    patients = np.unique(truth.patients, return_inverse=True)[1]
+    slices = Cases(truth.targets, probabilities, patients, truth.folds)
+    return {"slice": slices, "study": to_studies(slices, truth.studies)}
+
+
+# ---- statistics
+
+
+def summarise(level: str, cases: Cases, *, resamples: int, seed: int) -> pd.DataFrame:
+    """All statistics of slices or of studies, a row for each metric and label.
+
+    Columns: `level`, `label`, `metric`, `value`, `low`, `high`, `n` (slices or studies) and how many are `positives`.
+    level: "slice", which has a further row for the weighted log loss, labelled `weighted`, or "study". `low` and `high`
+    are the ends of 95 % intervals over resampled patients, for whom the thresholds stay as they are. They are NaN for
+    the calibration error and for the thresholds themselves, `threshold_fold<k>`, at which fold k is judged.
+    """
+    thresholds = thresholds_from_other_folds(cases)
+    statistic = statistics(cases, thresholds.loc[cases.folds].to_numpy())
+    values = statistic(np.ones(cases.n_patients, dtype=np.int64))
+    resampled = resample(statistic, cases.n_patients, resamples=resamples, seed=seed, desc=f"{level} level")
+    low, high = interval(resampled)
+
+    metrics = [*RESAMPLED, "calibration_error", *(f"threshold_fold{fold}" for fold in thresholds.index)]
+    further = np.vstack([calibration_error_by_label(cases.targets, cases.probabilities), thresholds.to_numpy()])
+    unknown = np.full(further.shape, np.nan)
+    frame = pd.DataFrame(
+        {
+            "level": level,
+            "label": np.tile(LABELS, len(metrics)),
+            "metric": np.repeat(metrics, len(LABELS)),
+            "value": np.vstack([values, further]).ravel(),
+            "low": np.vstack([low, unknown]).ravel(),
+            "high": np.vstack([high, unknown]).ravel(),
+            "n": len(cases.targets),
+            "positives": np.tile(cases.targets.sum(axis=0, dtype=np.int64), len(metrics)),
+        }
+    ).astype({"positives": "Int64"})
+    if level == "slice":  # the competition's metric, which is of slices
+        losses = [each[..., RESAMPLED.index("log_loss"), :] for each in (values, resampled)]
+        value, weighted = (np.average(each, axis=-1, weights=WEIGHTS) for each in losses)
+        frame.loc[len(frame)] = [level, "weighted", "log_loss", value, *interval(weighted), len(cases.targets), pd.NA]
+    return frame
+
+
+def statistics(cases: Cases, thresholds: np.ndarray) -> Statistic:
+    """RESAMPLED as a function of how often each patient counts: weights (P,) -> (M, 6).
+
+    thresholds: (N, 6), those that each case is judged at; a case without one counts for no sensitivity or specificity.
+    """
+    targets, probabilities, patients = cases.targets, cases.probabilities, cases.patients
+    columns = zip(targets.T, probabilities.T, strict=True)
+    rankings = [Ranking(target, probability, patients) for target, probability in columns]
+    called, judged = probabilities >= thresholds, ~np.isnan(thresholds)
+    sensitivity = PatientRatios(called & (targets == 1), judged & (targets == 1), patients)
+    specificity = PatientRatios(judged & ~called & (targets == 0), judged & (targets == 0), patients)
+    everyone = np.ones(targets.shape, dtype=bool)
+    brier_score = PatientRatios(squared_errors(targets, probabilities), everyone, patients)
+    log_loss = PatientRatios(log_losses(targets, probabilities), everyone, patients)
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        ranked = np.stack([ranking(weights) for ranking in rankings], axis=1)
+        rates = sensitivity(weights), specificity(weights)
+        predictive = [value for prevalence in PREVALENCES for value in predictive_values(*rates, prevalence)]
+        return np.stack([*ranked, *rates, *predictive, brier_score(weights), log_loss(weights)])
+
+    return statistic
+
+
+# ---- for people
+
+
+def report(frame: pd.DataFrame, level: str) -> str:
+    """The tables of one level: a row per label, values with their intervals, a dash for what there is not."""
+    rows = frame[frame["level"] == level].set_index(["metric", "label"])
+
+    def column(metric: str, digits: int, *, with_interval: bool = True) -> list[str]:
+        return [_cell(rows.loc[(metric, label)], digits, with_interval) for label in LABELS]
+
+    blocks = [
+        {
+            "positives": [str(rows.loc[("auc", label), "positives"]) for label in LABELS],
+            "AUC": column("auc", 3),
+            "average precision": column("average_precision", 3),
+            "sensitivity": column("sensitivity", 3),
+            "specificity": column("specificity", 3),
+        },
+        {
+            f"{value} at {100 * prevalence:.0f} %": column(
+                f"{value.lower()}_at_{prevalence:.2f}", 3, with_interval=False
+            )
+            for value in ("PPV", "NPV")
+            for prevalence in PREVALENCES
+        },
+        {
+            "Brier score": column("brier_score", 4),
+            "log loss": column("log_loss", 4),
+            "calibration error": column("calibration_error", 4, with_interval=False),
+        },
+    ]
+    lines = [pd.DataFrame(block, index=list(LABELS)).to_string() for block in blocks]
+    if ("log_loss", "weighted") in rows.index:
+        lines.append(f"weighted log loss {_cell(rows.loc[('log_loss', 'weighted')], 4)}")
+    return "\n\n".join(lines)
+
+
+def _cell(row: pd.Series, digits: int, with_interval: bool = True) -> str:
+    if np.isnan(row["value"]):
+        return "-"
+    text = f"{row['value']:.{digits}f}"
+    if not with_interval or np.isnan(row["low"]):
+        return text
+    return f"{text} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
+
+
+def main() -> None:
+    """Read arguments, judge, write, report."""
+    parser = Parser(
+        prog="python -m src.evaluate.summary",
+        description=__doc__,
+        epilog="example: python -m src.evaluate.summary conf/efficientnet-b2.yaml conf/se_resnext50_32x4d.yaml",
+    )
+    parser.add_argument(
+        "sources",
+        type=Path,
+        nargs="+",
+        metavar="SOURCE",
+        help="a conf (.yaml), which stands for the out-of-fold predictions of its folds, or a file of such predictions "
+        "(.parquet), a bag's for example; of several, the mean by slice is judged",
+    )
+    parser.add_argument(
+        "--root", type=Path, default=Path(), help="folder that holds cache/, model/ and submission/ (default: this one)"
+    )
+    parser.add_argument("--epochs", type=positive, nargs="+", default=[2, 3], help="of the confs (default 2 3)")
+    parser.add_argument("--resamples", type=positive, default=1000, help="of the patients (default %(default)s)")
+    parser.add_argument("--seed", type=natural, default=0, help="decides who is drawn (default %(default)s)")
+    parser.add_argument("--output", type=Path, help="CSV to write (default: submission/summary.csv under --root)")
+    args = parser.parse_args()
+    layout = Layout(args.root)
+    output = args.output or args.root / "submission" / "summary.csv"
+
+    everything = read_truth(layout)
+    predictions = read_sources(args.sources, layout, args.epochs, everything)
+    ids, probabilities = average(predictions)
+    truth = everything.of(ids)
+    levels = to_levels(truth, probabilities)
+    folds = np.unique(truth.folds)
+    print(
+        f"{len(ids)} of {len(everything)} training slices judged, of {levels['slice'].n_patients} patients; "
+        f"folds: {', '.join(map(str, folds))}; prediction files: {len(predictions)}\n"
+        f"in brackets 95 % intervals, from {args.resamples} resamples of the patients; a dash: not defined"
+    )
+    if len(folds) < 2:
+        print("no sensitivity, specificity, PPV, NPV: their thresholds are fixed on other folds, and none is predicted")
+    frames = {
+        level: summarise(level, cases, resamples=args.resamples, seed=args.seed) for level, cases in levels.items()
+    }
+    frame = pd.concat(frames.values(), ignore_index=True)
+    with replacing(output) as temporary:
+        frame.to_csv(temporary, index=False)
+    titles = {
+        "slice": "slices",
+        "study": "studies, the maximum over their slices: it ranks them, but is not calibrated",
+    }
+    for level, title in titles.items():
+        print(f"\n{len(levels[level].targets)} {title}\n\n{report(frame, level)}")
+    print(f"\n{output}: {len(frame)} rows")
+
+
+if __name__ == "__main__":
+    run_command(main)

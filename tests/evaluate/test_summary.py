@@ -1,0 +1,264 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
+from src.errors import UserError
+from src.evaluate.operating_point import youden_threshold
+from src.evaluate.score import log_loss_by_label, weighted_log_loss
+from src.evaluate.study import Cases
+from src.evaluate.summary import RESAMPLED, main, statistics
+from src.files.layout import Layout
+from src.files.predictions import Origin, write_predictions
+from src.files.tables import write_table
+from src.labels import LABELS
+
+SLICES, STUDIES, PATIENTS = 600, 60, 40
+
+Run = Callable[..., pd.DataFrame]
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    """Training slices in three folds. Nobody has an epidural bleed."""
+    rng = np.random.default_rng(0)
+    study = np.repeat(np.arange(STUDIES), SLICES // STUDIES)
+    labels = (rng.random((STUDIES, 6)) < 0.5)[study] & (rng.random((SLICES, 6)) < 0.4)
+    labels[:, 1] = False
+    labels[:, 0] = labels[:, 1:].any(axis=1)
+    return pd.DataFrame(
+        {
+            "ID": [f"ID_{i:09x}" for i in rng.permutation(SLICES)],
+            "PatientID": [f"p{i % PATIENTS}" for i in study],
+            "StudyInstanceUID": [f"s{i}" for i in study],
+            "fold": study % PATIENTS % 3,
+            **dict(zip(LABELS, labels.T.astype(np.uint8), strict=True)),
+        }
+    )
+
+
+@pytest.fixture
+def root(tmp_path: Path, table: pd.DataFrame) -> Path:
+    """A folder with tables and the out-of-fold predictions of the conf `net`, epochs 2 and 3, each in its own order."""
+    layout = Layout(tmp_path)
+    write_table(table.drop(columns="fold"), layout.table("train"))
+    write_table(table[["ID", "PatientID", "fold"]].sample(frac=1, random_state=0), layout.folds)
+    for epoch in (2, 3):
+        for fold, rows in table.sample(frac=1, random_state=epoch).groupby("fold"):
+            predicted = _predict(rows, seed=10 * epoch + int(fold))
+            write_predictions(layout.fold("net", fold).predictions("valid", epoch), rows["ID"], predicted,
+                              _origin(fold=fold, epoch=epoch))  # fmt: skip
+    conf = tmp_path / "net.yaml"
+    conf.write_text(f"base: {Path(__file__).parents[2] / 'conf' / 'base.yaml'}\n")
+    with conf.open("a") as file:
+        file.write("network: {architecture: efficientnet-b2}\noptimizer: {lr: 1.0e-4}\n")
+    return tmp_path
+
+
+@pytest.fixture
+def run(root: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command on that folder, in this process: what it writes."""
+
+    def _run(*arguments: str | Path) -> pd.DataFrame:
+        line = ["summary", *map(str, arguments), "--root", str(root), "--resamples", "40"]
+        monkeypatch.setattr(sys, "argv", line)
+        main()
+        return pd.read_csv(root / "submission" / "summary.csv").set_index(["level", "label", "metric"]).sort_index()
+
+    return _run
+
+
+def _predict(rows: pd.DataFrame, seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(size=(len(rows), 6))
+    return 1 / (1 + np.exp(1 - 2.0 * rows[list(LABELS)].to_numpy() - noise))
+
+
+def _origin(**about: object) -> Origin:
+    about = {"conf": "net", "fold": 0, "epoch": 2, "split": "valid", **about}
+    return Origin(**{**dict.fromkeys(Origin.__dataclass_fields__, "x"), **about})  # type: ignore[arg-type]
+
+
+def _write_plain(path: Path, ids: pd.Series, probabilities: np.ndarray) -> Path:
+    """What a bag's file looks like: it does not say where it comes from."""
+    frame = pd.DataFrame(probabilities.astype(np.float32), columns=list(LABELS))
+    write_table(frame.assign(ID=ids.to_numpy()), path)
+    return path
+
+
+def _mean_prediction(root: Path, table: pd.DataFrame) -> np.ndarray:
+    """The mean of epochs 2 and 3 in the table's order: (N, 6)."""
+    frames = [pd.read_parquet(path) for path in (root / "model" / "net").glob("fold*/valid_epoch*.parquet")]
+    means = pd.concat(frames).astype(dict.fromkeys(LABELS, np.float64)).groupby("ID").mean()
+    return means.loc[table["ID"], list(LABELS)].to_numpy()
+
+
+def test_a_conf_is_judged_by_the_mean_of_its_epochs(run: Run, root: Path, table: pd.DataFrame) -> None:
+    found = run(root / "net.yaml")
+    slices = pd.DataFrame(_mean_prediction(root, table), columns=list(LABELS))
+    slices = slices.join(table[list(LABELS)], suffixes=("", "_true")).assign(
+        study=table["StudyInstanceUID"], fold=table["fold"]
+    )
+    for level, cases in (("slice", slices), ("study", slices.groupby("study").max())):
+        for label in ("any", "subdural"):
+            true, predicted = cases[f"{label}_true"].to_numpy(), cases[label].to_numpy()
+            of = found.loc[level, label]
+            assert (of["n"] == len(cases)).all()
+            assert (of["positives"] == true.sum()).all()
+            assert of.loc["auc", "value"] == pytest.approx(roc_auc_score(true, predicted))
+            assert of.loc["average_precision", "value"] == pytest.approx(average_precision_score(true, predicted))
+            assert of.loc["brier_score", "value"] == pytest.approx(brier_score_loss(true, predicted))
+            called = np.zeros(len(cases), dtype=bool)
+            for fold in range(3):
+                other = (cases["fold"] != fold).to_numpy()
+                threshold = youden_threshold(true[other], predicted[other])
+                called[~other] = predicted[~other] >= threshold
+                assert of.loc[f"threshold_fold{fold}", "value"] == pytest.approx(threshold)
+            sensitivity, specificity = called[true == 1].mean(), (~called)[true == 0].mean()
+            assert of.loc["sensitivity", "value"] == pytest.approx(sensitivity)
+            assert of.loc["specificity", "value"] == pytest.approx(specificity)
+            expected = 0.05 * sensitivity / (0.05 * sensitivity + 0.95 * (1 - specificity))
+            assert of.loc["ppv_at_0.05", "value"] == pytest.approx(expected)
+    pair = table[list(LABELS)].to_numpy(), slices[list(LABELS)].to_numpy()
+    losses = found.xs("log_loss", level="metric").loc["slice", "value"]
+    np.testing.assert_allclose(losses[list(LABELS)], log_loss_by_label(*pair), rtol=1e-9)
+    assert losses["weighted"] == pytest.approx(weighted_log_loss(*pair))
+    ranged = found[found["low"].notna()]
+    assert ((ranged["low"] <= ranged["value"]) & (ranged["value"] <= ranged["high"])).mean() > 0.99
+    assert {"auc", "npv_at_0.15", "log_loss"} <= set(ranged.index.get_level_values("metric"))
+
+
+def test_its_probabilities_are_rounded_nowhere_on_the_way(run: Run, root: Path, table: pd.DataFrame) -> None:
+    # a bag's file of the same predictions, one epoch, in another order: the same to the last digit
+    found = run(root / "net.yaml", "--epochs", "3")
+    files = [pd.read_parquet(path) for path in (root / "model" / "net").glob("fold*/valid_epoch3.parquet")]
+    rows = pd.concat(files).sample(frac=1, random_state=5)
+    bag = _write_plain(root / "bag.parquet", rows["ID"], rows[list(LABELS)].to_numpy())
+    pd.testing.assert_frame_equal(found, run(bag), rtol=1e-12)
+
+
+def test_a_label_that_nobody_has(run: Run, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(root / "net.yaml").loc["slice", "epidural"]
+    defined = found.index[found["value"].notna()].tolist()
+    assert defined == ["brier_score", "calibration_error", "log_loss"]
+    assert found.loc["auc", ["low", "high"]].isna().all()
+    assert "nan" not in capsys.readouterr().out
+
+
+def test_folds_that_are_not_predicted_are_not_judged(
+    run: Run, root: Path, table: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for epoch in (2, 3):
+        for fold in (0, 2):
+            Layout(root).fold("net", fold).predictions("valid", epoch).unlink()
+    judged = table[table["fold"] == 1]
+    found = run(root / "net.yaml")
+    said = capsys.readouterr().out
+    patients = judged["PatientID"].nunique()
+    assert f"{len(judged)} of {SLICES} training slices judged, of {patients} patients; folds: 1; " in said
+    assert "none is predicted" in said
+    assert (found.loc["slice", "n"] == len(judged)).all()
+    rates = found[found.index.get_level_values("metric").str.contains("sensitivity|specificity|[np]pv|threshold")]
+    assert rates["value"].isna().all()
+    assert found.loc[("study", "any", "auc"), ["low", "high"]].notna().all()
+
+
+def test_the_seed_decides(run: Run, root: Path) -> None:
+    first, again, other = (run(root / "net.yaml", "--seed", seed) for seed in ("0", "0", "1"))
+    pd.testing.assert_frame_equal(first, again)
+    pd.testing.assert_series_equal(first["value"], other["value"])
+    assert (first["low"] != other["low"])[first["low"].notna()].mean() > 0.5
+
+
+def test_a_probability_at_the_threshold_is_a_yes() -> None:
+    targets = np.tile([[1], [1], [0], [0]], 6)
+    probabilities = np.tile([[0.5], [0.4], [0.5], [0.4]], 6)
+    cases = Cases(targets, probabilities, np.arange(4), np.zeros(4))
+    thresholds = np.array([[0.5] * 6, [0.5] * 6, [0.5] * 6, [np.nan] * 6])  # the last is not judged
+    found = dict(zip(RESAMPLED, statistics(cases, thresholds)(np.ones(4, dtype=int)), strict=True))
+    np.testing.assert_array_equal(found["sensitivity"], 0.5)
+    np.testing.assert_array_equal(found["specificity"], 0)
+
+
+def _unknown_slice(root: Path) -> list[Path]:
+    return [_write_plain(root / "bag.parquet", pd.Series(["ID_f", "ID_e"]), np.full((2, 6), 0.5))]
+
+
+def _fold_of_another_epoch(root: Path) -> list[Path]:
+    Layout(root).fold("net", 1).predictions("valid", 3).unlink()
+    return [root / "net.yaml"]
+
+
+def _trained_on(root: Path) -> list[Path]:
+    rows = pd.read_parquet(Layout(root).folds)
+    path = root / "valid.parquet"
+    write_predictions(path, rows["ID"][rows["fold"] == 1], np.full((sum(rows["fold"] == 1), 6), 0.5), _origin(fold=0))
+    return [path]
+
+
+def _test_set(root: Path) -> list[Path]:
+    write_predictions(root / "test.parquet", pd.Series(["ID_1"]), np.full((1, 6), 0.5), _origin(split="test"))
+    return [root / "test.parquet"]
+
+
+def _twice(root: Path) -> list[Path]:
+    return [root / "net.yaml", Layout(root).fold("net", 1).predictions("valid", 2)]
+
+
+def _other_conf(root: Path) -> list[Path]:
+    return [(root / "net.yaml").rename(root / "other.yaml")]
+
+
+def _nothing(root: Path) -> list[Path]:
+    return [_write_plain(root / "bag.parquet", pd.Series([], dtype="str"), np.zeros((0, 6)))]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        (_unknown_slice, "2 predicted slices are not among the training slices: ID_f, ID_e"),
+        (
+            _fold_of_another_epoch,
+            r"slices are in fewer prediction files than others \(1 and not 2\): ID_.* and \d+ more",
+        ),
+        (_trained_on, "its network was trained on them: ID_"),
+        (_test_set, "is of the test set"),
+        (_twice, "given more than once: .*valid_epoch2.parquet"),
+        (
+            _other_conf,
+            "other.yaml: no out-of-fold predictions of epochs 2, 3, such as .*other/fold0/valid_epoch2.parquet",
+        ),
+        (_nothing, "no slices are predicted in .*bag.parquet"),
+        (lambda root: [root / "missing.parquet"], "missing.parquet is missing"),
+        (lambda root: [root / "missing.yaml"], "missing.yaml is missing"),
+    ],
+)
+def test_mistakes_are_named(run: Run, root: Path, mistake: Callable[[Path], list[Path]], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        run(*mistake(root))
+    assert not (root / "submission").exists()
+
+
+def test_the_command(root: Path, repository: Path) -> None:
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "src.evaluate.summary", *arguments]
+        return subprocess.run(line, cwd=repository, capture_output=True, text=True)
+
+    output = root / "elsewhere" / "table.csv"
+    done = command(str(root / "net.yaml"), "--root", str(root), "--resamples", "20", "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    found = pd.read_csv(output)
+    assert found.columns.tolist() == ["level", "label", "metric", "value", "low", "high", "n", "positives"]
+    assert not found.duplicated(["level", "label", "metric"]).any()
+    auc = found.set_index(["level", "label", "metric"]).loc[("study", "subdural", "auc")]
+    assert f"{auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]" in done.stdout
+    assert f"{SLICES} of {SLICES} training slices judged, of {PATIENTS} patients" in done.stdout
+    assert max(map(len, done.stdout.splitlines()[3:])) <= 120
+
+    mistaken = command("missing.parquet", "--root", str(root))
+    assert (mistaken.returncode, mistaken.stdout) == (2, "")
+    assert mistaken.stderr == "error: missing.parquet is missing; bin/predict.sh makes it\n"
