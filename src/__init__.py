@@ -8,7 +8,7 @@ A map of the package. Imports point downwards only: a line may import from the l
     ensemble     predictions in, submission out
     classify     the convolutional networks: the only part that imports torch
     preprocess   DICOM to table, image store and folds
-    evaluate     the competition's metric and its parts
+    evaluate     the competition's metric; statistics by slice and study, with a bootstrap over patients
     files        where bytes meet disk: DICOM, image store, tables, predictions
     ct           what a CT slice means: Hounsfield units, windows, geometry
     arguments    command lines

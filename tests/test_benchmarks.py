@@ -18,6 +18,19 @@ RUNS = {
         ["--slices", "30", "--rounds", "1", "--image-size", "64", "--workers", "1", "--index", "1000"],
         ["A training sample of 64 x 64", "Loaders", "Memory over an index of 1000 slices"],
     ),
+    "predict": (
+        ["--confs", "efficientnet-b2", "--slices", "4", "--image-size", "32", "--folds", "1", "--workers", "0"]
+        + ["--rounds", "1"],
+        ["5 slices of 32 px by 2 checkpoints in two views"],
+    ),
+    "ensemble": (
+        ["--slices", "3000", "--test-slices", "500"],
+        ["The ensemble step: 20 files of 500 test slices, 20 out of fold of 3000 training slices"],
+    ),
+    "summary": (
+        ["--slices", "3000", "--resamples", "20"],
+        ["The summary, 20 resamples", "AUC and average precision of the label any"],
+    ),
     "train": (
         [
             "--image-size",
