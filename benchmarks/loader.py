@@ -25,7 +25,8 @@ from torch.utils.data import DataLoader
 from benchmarks.measure import alone, machine, table, take_turns
 from benchmarks.preprocess import TRAIN_SLICES, copy_head_ct, generated_head_ct, usual_way
 from src.classify.augment import Augmentation
-from src.classify.dataset import EpochSampler, TrainingSlices, keep_memory
+from src.classify.dataset import EpochSampler, TrainingSlices
+from src.classify.loading import keep_memory, make_loader, start_worker
 from src.classify.network import IMAGENET_MEAN, IMAGENET_STD, Windows
 from src.classify.stacks import Stacks, neighbour_rows
 from src.config import Config, load_config
@@ -125,7 +126,7 @@ def all_cores(copies: pd.DataFrame, work: Path, rounds: int, image_size: int) ->
             pass
 
     counts = sorted({1, 2, os.cpu_count() or 1})
-    starts = {"": keep_memory, " without keep_memory": None}
+    starts = {"": start_worker, " without keep_memory": None}
     rivals = {f"{n} workers{how}": partial(load, n, start) for n in counts for how, start in starts.items()}
     seconds = take_turns(rivals, rounds)
     table(
@@ -158,10 +159,9 @@ def memory(copies: pd.DataFrame, work: Path, workers: int, slices: int) -> None:
     index = pd.concat([store.index] * repeats, ignore_index=True).iloc[:slices]
     store.index = index.assign(ID=[f"ID_{i:09x}" for i in range(slices)])
     series = pd.DataFrame({"ID": store.index["ID"], "SeriesInstanceUID": np.arange(slices) // 35, "z_index": 0})
-    dataset = training_slices(load_config(CONF), store, series)
-    loader = DataLoader(
-        dataset, batch_size=28, sampler=EpochSampler(slices, seed=0), num_workers=workers, worker_init_fn=keep_memory
-    )
+    config = load_config(CONF, [f"workers={workers}"])
+    dataset = training_slices(config, store, series)
+    loader = make_loader(config, dataset, sampler=EpochSampler(slices, seed=0))
     before = _megabytes([os.getpid()])
     batches = iter(loader)
     for _ in range(30):

@@ -20,14 +20,14 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.loader import training_slices
 from benchmarks.measure import alone, machine, table, take_turns
 from benchmarks.preprocess import copy_head_ct, generated_head_ct
 from src.classify.curves import Curves
-from src.classify.dataset import EpochSampler, keep_memory
+from src.classify.dataset import EpochSampler
+from src.classify.loading import make_loader
 from src.classify.loop import make_accelerator, train_epoch
 from src.classify.loss import weighted_bce
 from src.classify.network import build_network
@@ -263,14 +263,7 @@ def _loaded(config: Config, work: Path, copies: Any, workers: int, count: int) -
     dataset = training_slices(config, ImageStore(work / "store"), copies)
     sampler = _Endless(len(dataset), count * config.batch_size)
     loader = training.accelerator.prepare(
-        DataLoader(
-            dataset,
-            batch_size=config.batch_size,
-            sampler=sampler,
-            num_workers=workers,
-            worker_init_fn=keep_memory,
-            pin_memory=has_gpu(),
-        )
+        make_loader(config.model_copy(update={"workers": workers}), dataset, sampler=sampler)
     )
     training.train(batches)
     seconds = []

@@ -55,7 +55,7 @@ need_python() {
 }
 
 # Run a command. On SIGTERM or Ctrl-C it is told to stop, waited for, and the script ends too: with 75 where the same
-# script, run again, goes on (every step is restartable).
+# script, run again, goes on (every step is restartable), but with 2 where the command met a mistake.
 run() {
     stopped=
     "$@" &
@@ -69,7 +69,7 @@ run() {
         wait "$child" || status=$?
     done
     trap - TERM INT
-    [ -z "$stopped" ] || exit "$stopped"
+    [ -z "$stopped" ] || [ "$status" -eq 2 ] || exit "$stopped"
     [ "$status" -eq 0 ] || exit "$status"
 }
 

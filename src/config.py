@@ -6,14 +6,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from src.errors import UserError
 from src.labels import LABELS
 
+_STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = _STRICT
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # YAML's yes and on are truth values, which pydantic would take for 1
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("expected neither true nor false")
+        return value
 
 
 class NetworkConf(_Section):
@@ -53,26 +63,30 @@ class TransformConf(BaseModel):
         return dict(self.model_extra or {})
 
 
-class IdentityView(_Section):
+class _View(BaseModel):
+    model_config = _STRICT  # no _Section: pydantic lets nothing look at the name before it has told views apart by it
+
+
+class IdentityView(_View):
     """A slice as it is."""
 
     name: Literal["Identity"]
 
 
-class FlippedView(_Section):
+class FlippedView(_View):
     """A slice with left and right exchanged."""
 
     name: Literal["HorizontalFlip"]
 
 
-class RotatedView(_Section):
+class RotatedView(_View):
     """A slice turned about its centre, counter-clockwise."""
 
     name: Literal["Rotate"]
     degrees: float = Field(ge=-45, le=45)
 
 
-class ScaledView(_Section):
+class ScaledView(_View):
     """A slice enlarged (above 1) or made smaller about its centre."""
 
     name: Literal["Scale"]
@@ -90,6 +104,14 @@ class OptimizerConf(_Section):
     weight_decay: float = Field(default=0, ge=0)
     arguments: dict[str, Any] = {}  # its further ones
     clip_norm: float | None = Field(default=None, gt=0)  # None: gradients are not clipped
+
+    @field_validator("arguments")
+    @classmethod
+    def _refuse_second_homes(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        doubled = [key for key in ("lr", "weight_decay") if key in arguments]
+        if doubled:
+            raise ValueError(f"{doubled[0]} has its place in optimizer itself")
+        return arguments
 
 
 class SchedulerConf(_Section):
@@ -209,10 +231,10 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _assign(values: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
-    for key in keys[:-1]:
+    for depth, key in enumerate(keys[:-1], start=1):
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
-            raise UserError(f"--set {override}: {key} holds a value, not further keys")
+            raise UserError(f"--set {override}: {'.'.join(keys[:depth])} holds a value, not further keys")
     values[keys[-1]] = value
 
 

@@ -19,8 +19,20 @@ RUNS = {
         ["A training sample of 64 x 64", "Loaders", "Memory over an index of 1000 slices"],
     ),
     "predict": (
-        ["--confs", "efficientnet-b2", "--slices", "4", "--image-size", "32", "--folds", "1", "--workers", "0"]
-        + ["--rounds", "1"],
+        [
+            "--confs",
+            "efficientnet-b2",
+            "--slices",
+            "4",
+            "--image-size",
+            "32",
+            "--folds",
+            "1",
+            "--workers",
+            "0",
+            "--rounds",
+            "1",
+        ],
         ["5 slices of 32 px by 2 checkpoints in two views"],
     ),
     "ensemble": (

@@ -40,6 +40,7 @@ def test_overrides(conf: Path) -> None:
     assert config.optimizer.lr == 1e-4
     assert config.network.pretrained == "none"
     assert config.scheduler.milestones == (2,)
+    assert load_config(conf, ["compile=yes"]).compile is True
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,10 @@ def test_overrides(conf: Path) -> None:
         ("precision=fp8", "precision: .*'fp16', 'bf16' or 'none', found 'fp8'"),
         ("batch_size", "expected key=value"),
         ("batch_size.x=1", "batch_size holds a value"),
+        ("optimizer.lr.x=1", "optimizer.lr holds a value"),
+        ("optimizer.lr=true", "optimizer.lr: expected neither true nor false, found True$"),
+        ("epochs=yes", "epochs: expected neither true nor false, found True$"),
+        ("optimizer.arguments={lr: 5}", "optimizer.arguments: lr has its place in optimizer itself"),
         ("seed={", "not valid YAML"),
         ("name=other", "unknown key name; a classifier's name is its file's"),
     ],

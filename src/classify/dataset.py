@@ -1,8 +1,6 @@
 """Slices as a network takes them, one by one: augmented for training, or as they are."""
 
-import ctypes
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import TypedDict
 
 import cv2
@@ -69,19 +67,6 @@ class PlainSlices(Dataset[tuple[int, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
         return index, _channels_first(resize(self.stacks.read(index), self.image_size))
-
-
-def keep_memory(worker: int = 0) -> None:
-    """Let this process, a loader's worker, keep the memory of images that it is done with.
-
-    glibc hands blocks of an image's size back to the kernel at once, and fresh ones cost a sixth of a loader's time
-    (benchmarks/loader.py). Other C libraries are left as they are.
-    """
-    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(m_mmap_threshold, 32 << 20)
-        mallopt(m_trim_threshold, 128 << 20)
 
 
 def _channels_first(image: np.ndarray) -> torch.Tensor:

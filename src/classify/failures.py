@@ -7,12 +7,15 @@ from contextlib import contextmanager
 import torch
 
 from src.config import Config
-from src.errors import UserError
+from src.errors import Stopped, UserError
 
 
 @contextmanager
 def failures_explained(config: Config) -> Iterator[None]:
-    """Turn a lack of memory, a loader that was ended and a failed compilation into a UserError that says what to do."""
+    """Turn a lack of memory, a process that is gone and a failed compilation into a UserError that says what to do.
+
+    A loader that was told to stop is Stopped.
+    """
     batch = f"a batch of {config.batch_size} at {config.image_size} px does not fit"
     remedy = "give a smaller batch_size (with accumulate, the same step) or image_size"
     try:
@@ -25,10 +28,17 @@ def failures_explained(config: Config) -> Iterator[None]:
         said = str(error)
         if "DefaultCPUAllocator" in said:
             raise UserError(f"{batch} the machine's memory; {remedy}") from error
+        if re.search(r"DataLoader worker .*signal: Terminated", said):  # before it had learned to ignore that
+            raise Stopped("the same command goes on after the last save") from error
         if ended := re.search(r"DataLoader worker .*(signal: \w+|exited unexpectedly)", said):
             raise UserError(
                 f"a process that loads slices was ended ({ended[1]}), as happens where memory runs out; give fewer "
                 "workers or a smaller batch_size, and in a container more shared memory (docker run --shm-size=8g)"
+            ) from error
+        if re.search(r"Connection (closed|reset) by peer|Broken pipe", said):
+            raise UserError(
+                "another process of this run has ended, and says why where it ran; the same command goes on after the "
+                "last save"
             ) from error
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             what = said.strip().splitlines()[0]

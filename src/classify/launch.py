@@ -1,27 +1,32 @@
-"""Run a module in several processes on this machine: torchrun, with the exit status of what it runs."""
+"""Run a module in several processes, on one machine or several: torchrun, with the exit status of what it runs."""
 
 import argparse
 import logging
 import os
 import sys
+from collections.abc import Sequence
 
+import torch
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.run import get_args_parser, run
 
 from src.arguments import Parser, positive
-from src.errors import STOPPED_RESUMABLE, run_command
+from src.errors import STOPPED_RESUMABLE, UserError, run_command
 
 
-def launch(processes: int, module: str, arguments: list[str]) -> int:
+def launch(processes: int, module: str, arguments: list[str], machines: Sequence[str] = ("--standalone",)) -> int:
     """Run `python -m module arguments` as `processes` ranks of torch.distributed, and return an exit status.
+
+    machines: what torchrun is told of the others, on which the same is run.
 
     It is 0, that of the first rank to fail (2 for a user's mistake), or 75 where this process was told to stop.
     """
     # the ranks say themselves what went wrong, in one line; torchrun would add forty
     logging.disable(logging.ERROR)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    given = ["--standalone", "--nproc-per-node", str(processes), "--module", module, *arguments]
+    given = [*machines, "--nproc-per-node", str(processes), "--module", module, *arguments]
     try:
         run(get_args_parser().parse_args(given))
     except ChildFailedError as error:
@@ -29,6 +34,8 @@ def launch(processes: int, module: str, arguments: list[str]) -> int:
         return status if status > 0 else 128 - status  # a signal's number, as the shell gives it
     except SignalException:
         return STOPPED_RESUMABLE
+    except (RendezvousError, torch.distributed.DistError) as error:
+        raise UserError(f"the machines did not meet, or lost each other: {error}") from error
     return 0
 
 
@@ -39,11 +46,20 @@ def main() -> None:
         description=__doc__,
         epilog="example: python -m src.classify.launch 2 src.classify.train conf/efficientnet-b2.yaml --fold 0",
     )
-    parser.add_argument("processes", type=positive, help="how many, usually one a GPU")
+    parser.add_argument("--nnodes", type=positive, help="machines, on each of which this command is run (default 1)")
+    parser.add_argument("--rdzv-endpoint", metavar="HOST:PORT", help="where they meet: one of them, at a free port")
+    parser.add_argument("--rdzv-id", default="1", help="a word of this run's own, where several meet there")
+    parser.add_argument("processes", type=positive, help="how many on this machine, usually one a GPU")
     parser.add_argument("module", help="the module to run")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
     args = parser.parse_args()
-    sys.exit(launch(args.processes, args.module, args.arguments))
+    if (args.nnodes is None) != (args.rdzv_endpoint is None):
+        parser.error("--nnodes and --rdzv-endpoint go together")
+    machines = ["--standalone"]
+    if args.nnodes is not None:
+        machines = ["--nnodes", str(args.nnodes), "--rdzv-backend", "c10d"]
+        machines += ["--rdzv-endpoint", args.rdzv_endpoint, "--rdzv-id", args.rdzv_id]
+    sys.exit(launch(args.processes, args.module, args.arguments, machines))
 
 
 if __name__ == "__main__":

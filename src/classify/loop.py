@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, broadcast
+from accelerate.utils import DataLoaderConfiguration, broadcast, gather_object
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -17,7 +17,7 @@ from src.classify.loss import weighted_bce
 from src.classify.state import Position
 from src.classify.views import AS_IT_IS, look, mean_over_views
 from src.config import ViewConf
-from src.errors import Stopped, UserError, first_few
+from src.errors import Stopped, UserError
 from src.labels import LABELS, WEIGHTS
 from src.progress import progress
 
@@ -72,18 +72,22 @@ def train_epoch(
             torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
             # all processes hear of each other's losses and signals at once, and so do the same next
             here = torch.zeros(3, dtype=torch.float64, device=accelerator.device)
+            losses = []
             for batch in group:
                 # gradients travel between processes once a step, with the last batch
                 with nullcontext() if batch is group[-1] else accelerator.no_sync(network):
                     loss = weighted_bce(network(batch["image"], batch["jitter"]), batch["target"], weights)
                     accelerator.backward(loss / accumulate)
-                here[0] += loss.detach() * len(batch["target"])
+                losses.append(loss.detach())
+                here[0] += losses[-1] * len(batch["target"])
                 here[1] += len(batch["target"])
             here[2] = len(asked_to_stop)
             sums = accelerator.reduce(here).tolist()
             value = sums[0] / sums[1]
             if not np.isfinite(value):
-                named = first_few([ids[i] for batch in group for i in batch["index"].tolist()], limit=8)
+                pairs = zip(group, losses, strict=True)
+                bad = [ids[i] for batch, loss in pairs if not loss.isfinite() for i in batch["index"].tolist()]
+                named = ", ".join(gather_object(bad))  # of all processes
                 raise UserError(
                     f"the loss is {value} on the slices {named}; try a lower optimizer.lr or precision: none"
                 )
@@ -97,9 +101,9 @@ def train_epoch(
             position.loss += sums[0]
             position.slices += int(sums[1])
             position.seconds += time.perf_counter() - begun
-            begun = time.perf_counter()
             stopping = sums[2] > 0
             after_step(value, stopping)
+            begun = time.perf_counter()  # saving is no waiting for data
             if stopping:
                 raise Stopped(f"the same command goes on after step {position.step} of epoch {position.epoch}")
 
@@ -114,14 +118,28 @@ def _groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
             group = []
 
 
+@torch.no_grad()
 def reestimate_batch_norm(accelerator: Accelerator, network: nn.Module, loader: DataLoader, desc: str) -> None:
     """Set the running means and variances of batch norm to those of the loader's slices under the present weights.
 
     Running statistics lag behind the weights; over a short run from scratch so far that validation shows nothing of
-    what was learned. The loader gives (index, images).
+    what was learned. All else is as in validation: without dropout or stochastic depth. The loader gives
+    (index, images), each process its share; all get the mean over them.
     """
-    batches = progress(loader, desc=desc, unit="batch", shown=accelerator.is_main_process)
-    torch.optim.swa_utils.update_bn((images for _, images in batches), network)
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    network.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    for _, images in progress(loader, desc=desc, unit="batch", shown=accelerator.is_main_process):
+        network(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        for statistic in (norm.running_mean, norm.running_var):
+            if statistic is not None:
+                statistic.copy_(accelerator.reduce(statistic, reduction="mean"))
 
 
 def share_buffers(network: nn.Module) -> None:

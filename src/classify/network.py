@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.classify.weights import load_imagenet, load_weights, rgb_of_channels
+from src.classify.weights import load_imagenet, load_weights, rgb_of_channels, size_of_input
 from src.config import Config, NetworkConf, WindowConf
 from src.ct.hounsfield import STORED_RANGE
 from src.errors import UserError
@@ -79,7 +79,7 @@ def build_network(config: Config, *, pretrained: str | None = None) -> Network:
     backbone = _build_backbone(conf, config.image_size, n_slices * len(config.windows))
     start = pretrained or conf.pretrained
     if start == "imagenet":
-        load_imagenet(backbone, conf.architecture)
+        load_imagenet(backbone, conf.architecture, config.image_size)
     elif start != "none":
         load_weights(backbone, start)
     return Network(backbone, config.windows, n_slices, config.channels_last)
@@ -99,7 +99,7 @@ def _check_windows(config: Config) -> None:
 def _build_backbone(conf: NetworkConf, image_size: int, channels: int) -> nn.Module:
     architecture = conf.architecture
     if architecture.startswith("timm/"):
-        return _timm(conf, channels)
+        return _timm(conf, image_size, channels)
     if architecture not in BACKBONES:
         close = get_close_matches(architecture, BACKBONES, n=3) or list(BACKBONES)
         raise UserError(f"unknown architecture {architecture!r}; expected {' or '.join(close)}, or timm/<name>")
@@ -131,7 +131,7 @@ def _efficientnet_b2(conf: NetworkConf, image_size: int, channels: int) -> nn.Mo
     )
 
 
-def _timm(conf: NetworkConf, channels: int) -> nn.Module:
+def _timm(conf: NetworkConf, image_size: int, channels: int) -> nn.Module:
     import timm
 
     name = conf.architecture.removeprefix("timm/")
@@ -141,10 +141,11 @@ def _timm(conf: NetworkConf, channels: int) -> nn.Module:
         raise UserError(f"unknown architecture timm/{name}; {hint}")
     rates = {"drop_rate": conf.dropout, "drop_path_rate": conf.drop_path}
     given: dict[str, Any] = {key: rate for key, rate in rates.items() if rate is not None}
+    given |= size_of_input(name, image_size)
     try:
         return timm.create_model(name, pretrained=False, in_chans=channels, num_classes=len(LABELS), **given)
-    except TypeError as error:
-        raise UserError(f"{conf.architecture} cannot be built with network.dropout or drop_path: {error}") from error
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UserError(f"{conf.architecture} cannot be built with {given}: {error}") from error
 
 
 BACKBONES: dict[str, Callable[[NetworkConf, int, int], nn.Module]] = {

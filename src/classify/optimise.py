@@ -56,6 +56,9 @@ OPTIMIZERS: dict[str, Callable[[], Callable[..., torch.optim.Optimizer]]] = {
 }
 
 
+MOMENTS = {"SGD": 1}  # tensors, each as large as the weights, that an optimiser keeps; two where it is not named here
+
+
 def make_scheduler(
     conf: SchedulerConf, optimizer: torch.optim.Optimizer, steps_per_epoch: int
 ) -> torch.optim.lr_scheduler.LambdaLR:

@@ -14,12 +14,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from src.arguments import Parser, positive
 from src.classify.checkpoint import load_checkpoint
-from src.classify.dataset import PlainSlices, keep_memory
+from src.classify.dataset import PlainSlices
 from src.classify.failures import failures_explained
+from src.classify.loading import make_loader
 from src.classify.loop import make_accelerator, predict_batches
 from src.classify.network import Network, build_network
 from src.classify.passes import Job, Pass, plan_passes
@@ -91,11 +92,12 @@ def _predict(
     for job in group:
         load_checkpoint(job.checkpoint, network)
         networks.append(accelerator.prepare_model(deepcopy(network), evaluation_mode=True))
+    rest = Subset(PlainSlices(stacks, config.image_size), range(first, len(stacks)))
     begun, waiting = time.perf_counter(), 0.0
     batches = predict_batches(
         accelerator,
         networks,
-        _loader(config, accelerator, stacks, first),
+        accelerator.prepare(make_loader(config, rest)),
         desc,
         n_slices=len(stacks),
         done=first,
@@ -130,20 +132,6 @@ def _write(each: Pass, group: Sequence[Job], kept: Unfinished) -> None:
     for job, probabilities in zip(group, kept.probabilities, strict=True):
         write_predictions(job.output, pd.Series(each.stacks.ids), probabilities, job.origin)
     kept.delete()
-
-
-def _loader(config: Config, accelerator: Accelerator, stacks: Stacks, first: int) -> DataLoader:
-    rest = Subset(PlainSlices(stacks, config.image_size), range(first, len(stacks)))
-    loader: DataLoader = accelerator.prepare(
-        DataLoader(
-            rest,
-            batch_size=config.batch_size,
-            num_workers=config.workers,
-            worker_init_fn=keep_memory,
-            pin_memory=torch.cuda.is_available(),
-        )
-    )
-    return loader
 
 
 def _fitting(accelerator: Accelerator, network: Network) -> int:

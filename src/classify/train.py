@@ -7,31 +7,30 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from src.arguments import Parser, positive
 from src.classify.augment import Augmentation
-from src.classify.checkpoint import About, read_about, save_checkpoint
+from src.classify.checkpoint import About, save_checkpoint
 from src.classify.curves import Curves
-from src.classify.dataset import EpochSampler, PlainSlices, TrainingSlices, keep_memory
+from src.classify.dataset import EpochSampler, PlainSlices, TrainingSlices
 from src.classify.failures import failures_explained
+from src.classify.loading import make_loader
 from src.classify.loop import make_accelerator, predict_slices, reestimate_batch_norm, share_buffers, train_epoch
 from src.classify.network import build_network
 from src.classify.optimise import make_average, make_optimizer, make_scheduler
 from src.classify.processes import folder_of_one_run, leaving_together, require_agreement
-from src.classify.split import Slices, read_split
-from src.classify.state import Position, TrainingState, read_state
+from src.classify.resume import read_begun
+from src.classify.split import Slices, read_split, steps_per_epoch
+from src.classify.state import Position, TrainingState
 from src.classify.tryout import describe, overfit
 from src.classify.versions import note_versions
-from src.config import Config, changed_keys, dump_config, load_config
+from src.config import Config, dump_config, load_config
 from src.errors import UserError, run_command
 from src.evaluate.score import auc_by_label, average_precision_by_label, log_loss_by_label
 from src.files.atomic import replacing
 from src.files.layout import FoldFolder, Layout
 from src.labels import LABELS, WEIGHTS
-
-# Keys that may change under a half-trained fold: they say how fast it goes, or what prediction does, not where it goes.
-_HARMLESS_KEYS = {"workers", "save_steps", "tta"}
 
 
 def train(config: Config, fold: int, layout: Layout) -> None:
@@ -42,38 +41,32 @@ def train(config: Config, fold: int, layout: Layout) -> None:
     batch.
     """
     training, validation = read_split(layout, fold, config.neighbours)
-    slices_per_step = config.batch_size * config.accumulate
-    if len(training) < slices_per_step:
-        raise UserError(
-            f"batch_size {config.batch_size}{f' x accumulate {config.accumulate}' if config.accumulate > 1 else ''} is "
-            f"larger than fold {fold}'s {len(training)} slices"
-        )
+    steps = steps_per_epoch(config, fold, training)
     accelerator = make_accelerator(config.precision)
     if config.batch_size % accelerator.num_processes:
         raise UserError(f"batch_size {config.batch_size} cannot be shared by {accelerator.num_processes} processes")
     folder = layout.fold(config.name, fold)
     with folder_of_one_run(accelerator, folder.path):
         trained_on = training.fingerprint()
-        _check_begun(config, folder, trained_on)
-        saved = read_state(folder.state) if folder.state.is_file() else None
-        finished = is_finished(config, folder)
-        require_agreement(accelerator, f"files in {folder.path}", (trained_on, finished, saved and saved["position"]))
-        if finished:
+        begun = read_begun(config, folder, trained_on)
+        place = begun.state and begun.state["position"]
+        require_agreement(accelerator, f"files in {folder.path}", (trained_on, begun.finished, place))
+        if begun.finished:
             accelerator.print(f"{folder.path}: trained already; delete it to train again")
             return
-        state = _begin(config, accelerator, trained_on, saved, len(training) // slices_per_step)
-        _go_on(config, fold, folder, training, validation, state)
+        state = _begin(config, accelerator, trained_on, begun.state, steps)
+        _go_on(config, fold, folder, training, validation, state, steps)
 
 
 def _begin(
-    config: Config, accelerator: Accelerator, trained_on: str, saved: dict[str, Any] | None, steps_per_epoch: int
+    config: Config, accelerator: Accelerator, trained_on: str, saved: dict[str, Any] | None, steps: int
 ) -> TrainingState:
-    """What training begins with, or goes on with."""
+    """What training begins with, or goes on with. steps: of an epoch."""
     torch.manual_seed(config.seed)
     network = build_network(config, pretrained=None if saved is None else "none")
     average = None if config.ema_decay is None else make_average(network, config.ema_decay)
     optimizer = make_optimizer(config.optimizer, network)
-    scheduler = make_scheduler(config.scheduler, optimizer, steps_per_epoch)
+    scheduler = make_scheduler(config.scheduler, optimizer, steps)
     state = TrainingState(accelerator, network, average, optimizer, scheduler, trained_on)
     if saved is not None:
         state.restore(saved)
@@ -81,19 +74,24 @@ def _begin(
 
 
 def _go_on(
-    config: Config, fold: int, folder: FoldFolder, training: Slices, validation: Slices, state: TrainingState
+    config: Config,
+    fold: int,
+    folder: FoldFolder,
+    training: Slices,
+    validation: Slices,
+    state: TrainingState,
+    steps: int,
 ) -> None:
-    """Train what is left of the epochs."""
+    """Train what is left of the epochs. steps: of an epoch."""
     accelerator = state.accelerator
-    slices_per_step = config.batch_size * config.accumulate
-    steps = len(training) // slices_per_step  # of an epoch
     sampler = EpochSampler(len(training), config.seed)
     network, optimizer, training_loader, validation_loader, statistics_loader = accelerator.prepare(
         state.network,
         state.optimizer,
         _training_loader(config, training, sampler),
-        _loader(config, PlainSlices(validation.stacks, config.image_size)),
-        _loader(config, PlainSlices(training.stacks, config.image_size)),
+        make_loader(config, PlainSlices(validation.stacks, config.image_size)),
+        # drop_last, here and in training: batch norm makes nothing of a last batch of one
+        make_loader(config, PlainSlices(training.stacks, config.image_size), drop_last=True),
     )
     if state.average is not None:
         accelerator.prepare_model(state.average, evaluation_mode=True)
@@ -124,7 +122,7 @@ def _go_on(
 
         while state.position.epoch <= config.epochs:
             epoch = state.position.epoch
-            sampler.epoch, sampler.first = epoch, state.position.step * slices_per_step
+            sampler.epoch, sampler.first = epoch, state.position.step * config.batch_size * config.accumulate
             desc = f"{config.name} fold {fold} epoch {epoch} of {config.epochs}"
             if state.position.step < steps:
                 train_epoch(
@@ -152,7 +150,6 @@ def _go_on(
             lr = config.optimizer.lr * config.scheduler.factor(epoch * steps - 1, steps)  # of the epoch's last step
             row = _metrics(state.position, lr, validation.targets, probabilities)
             state.metrics.append(row)
-            curves.add({f"epoch/{name}": value for name, value in row.items() if name != "epoch"}, epoch * steps)
             state.position = Position(epoch + 1)
             if accelerator.is_main_process:
                 about = About.of(config, fold, epoch, state.trained_on)
@@ -160,6 +157,8 @@ def _go_on(
                 with replacing(folder.metrics) as temporary:
                     pd.DataFrame(state.metrics).to_csv(temporary, index=False)
                 save()
+                # not before: were the run to end in between, the next one would add them again
+                curves.add({f"epoch/{name}": value for name, value in row.items() if name != "epoch"}, epoch * steps)
                 print(
                     f"{desc}: training loss {row['train']:.4f}, validation weighted log loss {row['valid']:.4f}, "
                     f"{row['images_per_second']:.0f} images/s",
@@ -168,34 +167,6 @@ def _go_on(
             accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         folder.state.unlink(missing_ok=True)
-
-
-def is_finished(config: Config, folder: FoldFolder) -> bool:
-    """Whether every epoch has its checkpoint and nothing is left to resume."""
-    epochs = range(1, config.epochs + 1)
-    return not folder.state.is_file() and all(folder.checkpoint(epoch).is_file() for epoch in epochs)
-
-
-def _check_begun(config: Config, folder: FoldFolder, trained_on: str) -> None:
-    """Raise UserError where the folder holds the beginning of another training. A failed start is no beginning."""
-    checkpoints = [path for epoch in range(1, config.epochs + 1) if (path := folder.checkpoint(epoch)).is_file()]
-    if not checkpoints and not folder.state.is_file():
-        return
-    remedy = f"delete {folder.path} to train anew"
-    if folder.conf.is_file():
-        changed = set(changed_keys(config, folder.conf.read_text(encoding="utf-8"))) - _HARMLESS_KEYS
-        if changed:
-            raise UserError(
-                f"{folder.path} was begun with another {', '.join(sorted(changed))} ({folder.conf} says which); "
-                f"change it back, or {remedy}"
-            )
-    begun_on = {read_about(path).trained_on for path in checkpoints}
-    if folder.state.is_file():
-        begun_on.add(read_state(folder.state)["trained_on"])
-    if begun_on != {trained_on}:
-        raise UserError(
-            f"{folder.path} was trained on other slices, folds or labels than {folder.path.name} has now; {remedy}"
-        )
 
 
 def _training_loader(config: Config, slices: Slices, sampler: EpochSampler) -> DataLoader:
@@ -207,22 +178,7 @@ def _training_loader(config: Config, slices: Slices, sampler: EpochSampler) -> D
         len(config.windows),
         config.seed,
     )
-    # drop_last: batch norm makes nothing of a last batch of one
-    return _loader(config, dataset, sampler=sampler, drop_last=True)
-
-
-def _loader(config: Config, dataset: Dataset, **more: Any) -> DataLoader:
-    # workers live for one pass, so that those of training, validation and statistics are never there at once
-    return DataLoader(
-        dataset,
-        batch_size=config.batch_size,
-        num_workers=config.workers,
-        worker_init_fn=keep_memory,
-        # workers' seeds come from here, not from the generator that dropout draws from
-        generator=torch.Generator().manual_seed(config.seed),
-        pin_memory=torch.cuda.is_available(),
-        **more,
-    )
+    return make_loader(config, dataset, sampler=sampler, drop_last=True)
 
 
 def _metrics(position: Position, lr: float, targets: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
@@ -262,17 +218,19 @@ def main() -> None:
     trying = parser.add_mutually_exclusive_group()
     trying.add_argument("--dry-run", action="store_true", help="print the resolved conf and what it amounts to")
     trying.add_argument(
-        "--overfit", type=positive, metavar="N", help="train on N slices alone, until the loss is near zero"
+        "--overfit",
+        type=positive,
+        metavar="N",
+        help="train on N slices alone, without augmentation, dropout and warm-up, until the loss is near zero",
     )
     args = parser.parse_args()
     config, layout = load_config(args.conf, args.set), Layout(args.root)
-    if args.dry_run:
-        print(describe(config, args.fold, layout))
-        return
     with failures_explained(config), leaving_together():
-        if args.overfit:
-            steps, loss = overfit(config, args.fold, layout, args.overfit)
-            print(f"{config.name}: loss {loss:.4f} on {args.overfit} slices after {steps} steps")
+        if args.dry_run:
+            print(describe(config, args.fold, layout))
+        elif args.overfit:
+            steps, loss, count = overfit(config, args.fold, layout, args.overfit)
+            print(f"{config.name}: loss {loss:.4f} on {count} slices after {steps} steps")
         else:
             train(config, args.fold, layout)
 

@@ -6,11 +6,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from src.classify.augment import Augmentation
 from src.classify.dataset import PlainSlices
 from src.classify.loop import make_accelerator
 from src.classify.loss import weighted_bce
-from src.classify.network import build_network
-from src.classify.split import Slices, read_split
+from src.classify.network import Network, build_network
+from src.classify.optimise import MOMENTS, make_optimizer
+from src.classify.split import Slices, read_split, steps_per_epoch
 from src.config import Config, dump_config
 from src.errors import UserError
 from src.files.layout import Layout
@@ -18,8 +20,6 @@ from src.progress import progress
 
 NEAR_ZERO = 0.02  # a loss; the constant prior of 16 slices, half of them with a bleed, has some 0.5
 MOST_STEPS = 400
-
-_MOMENTS = {"SGD": 1}  # an optimiser keeps, each as large as the weights; the Adams keep two
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,21 @@ class Sizes:
     def training_bytes(self, config: Config) -> int:
         """An estimate of a training step's memory: weights, gradients, moments, average, and a batch's activations."""
         halves = 2 if config.precision in ("fp16", "bf16") else 1
-        copies = 2 + _MOMENTS.get(config.optimizer.name, 2) + (config.ema_decay is not None)
+        copies = 2 + MOMENTS.get(config.optimizer.name, 2) + (config.ema_decay is not None)
         return copies * self.weight_bytes + config.batch_size * self.activation_bytes // halves
 
 
 def describe(config: Config, fold: int, layout: Layout) -> str:
-    """The resolved conf, the network's size, and what an epoch on a fold amounts to, as text."""
-    training, validation = read_split(layout, fold)
-    sizes = measure(config)
-    steps = len(training.ids) // (config.batch_size * config.accumulate)
+    """The resolved conf, the network's size, and what an epoch on a fold amounts to, as text.
+
+    Raises UserError for all in a conf that training would refuse, but for ImageNet's weights, which are not fetched.
+    """
+    training, validation = read_split(layout, fold, config.neighbours)
+    steps = steps_per_epoch(config, fold, training)
+    Augmentation(config.augment, config.image_size)
+    network = build_network(config, pretrained="none" if config.network.pretrained == "imagenet" else None)
+    make_optimizer(config.optimizer, network)
+    sizes = measure(network, config)
     return "\n".join(
         [
             dump_config(config).rstrip(),
@@ -54,9 +60,8 @@ def describe(config: Config, fold: int, layout: Layout) -> str:
     )
 
 
-def measure(config: Config) -> Sizes:
-    """Build a conf's network, with weights at random, and look at its sizes and those of all it computes of a slice."""
-    network = build_network(config, pretrained="none")
+def measure(network: Network, config: Config) -> Sizes:
+    """Look at a network's sizes, and those of all that it computes of a slice."""
     kept = 0
 
     def count(module: nn.Module, given: object, output: object) -> None:
@@ -74,34 +79,37 @@ def measure(config: Config) -> Sizes:
     return Sizes(sum(each.numel() for each in weights), sum(each.nbytes for each in weights), kept)
 
 
-def overfit(config: Config, fold: int, layout: Layout, n_slices: int) -> tuple[int, float]:
-    """Train on a few slices alone until the loss is near zero: (steps, loss). Nothing is written.
+def overfit(config: Config, fold: int, layout: Layout, n_slices: int) -> tuple[int, float, int]:
+    """Train on a few slices alone until the loss is near zero: (steps, loss, slices). Nothing is written.
 
     Half of the slices have a bleed, where there are so many. No augmentation, dropout or warm-up: what is tried is
-    whether data, network and learning rate go together. Raises UserError where they do not.
+    whether data, network, optimiser and learning rate go together. Raises UserError where they do not.
     """
     training, _ = read_split(layout, fold, config.neighbours)
     few = _few(training, n_slices, config.seed)
+    if len(few) < 2:
+        raise UserError(f"--overfit {n_slices}: expected 2 slices or more, of which batch norm can make something")
     accelerator = make_accelerator(config.precision)
     torch.manual_seed(config.seed)
     network = build_network(config)
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    optimizer = torch.optim.Adam(network.parameters(), lr=config.optimizer.lr)
+    optimizer = make_optimizer(config.optimizer, network)
     network, optimizer = accelerator.prepare(network, optimizer)
     dataset = PlainSlices(few.stacks, config.image_size)
     images = torch.stack([dataset[i][1] for i in range(len(few))]).to(accelerator.device)
     targets = torch.from_numpy(few.targets.astype(np.float32)).to(accelerator.device)
     weights = torch.tensor(list(config.label_weights.values()), device=accelerator.device)
+    # of one size, but for one slice: batch norm makes nothing of a last batch of one
+    batches = torch.arange(len(few)).tensor_split(-(-len(few) // config.batch_size))
     network.train()
     steps = progress(range(1, MOST_STEPS + 1), desc=f"{config.name}, {len(few)} slices", unit="step")
     value = float("nan")
     for step in steps:
         total = 0.0
-        for start in range(0, len(images), config.batch_size):
-            batch = slice(start, start + config.batch_size)
-            share = len(images[batch]) / len(images)
+        for batch in batches:
+            share = len(batch) / len(images)
             loss = weighted_bce(network(images[batch]), targets[batch], weights) * share
             accelerator.backward(loss)
             total += loss.item()
@@ -111,7 +119,7 @@ def overfit(config: Config, fold: int, layout: Layout, n_slices: int) -> tuple[i
         if not np.isfinite(value):
             raise UserError(f"the loss is {value} at step {step}; try a lower optimizer.lr")
         if value < NEAR_ZERO:
-            return step, value
+            return step, value, len(few)
     raise UserError(
         f"after {MOST_STEPS} steps on {len(few)} slices the loss is {value:.3f}, not below {NEAR_ZERO}: "
         "try a higher optimizer.lr, and look at the slices (python -m src.report.montage)"

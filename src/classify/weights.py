@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -16,9 +17,9 @@ from src.errors import UserError, first_few, run_command
 State = dict[str, torch.Tensor]
 
 
-def load_imagenet(backbone: nn.Module, architecture: str) -> None:
+def load_imagenet(backbone: nn.Module, architecture: str, image_size: int) -> None:
     """Load ImageNet's weights, all but the classifier. Raises UserError where they cannot be fetched."""
-    _load(backbone, _fetch_imagenet(architecture), f"ImageNet's weights of {architecture}")
+    _load(backbone, _fetch_imagenet(architecture, image_size), f"ImageNet's weights of {architecture}")
 
 
 def load_weights(backbone: nn.Module, path: str) -> None:
@@ -40,10 +41,10 @@ def load_weights(backbone: nn.Module, path: str) -> None:
     _load(backbone, state, f"network.pretrained: {path}")
 
 
-def _fetch_imagenet(architecture: str) -> State:
+def _fetch_imagenet(architecture: str, image_size: int) -> State:
     """Read ImageNet's weights from where they were fetched to before, or fetch them."""
     try:
-        return _imagenet_state(architecture)
+        return _imagenet_state(architecture, image_size)
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"ImageNet weights of {architecture} cannot be fetched ({error}); on a machine without access give "
@@ -52,11 +53,12 @@ def _fetch_imagenet(architecture: str) -> State:
         ) from error
 
 
-def _imagenet_state(architecture: str) -> State:
+def _imagenet_state(architecture: str, image_size: int) -> State:
     if architecture.startswith("timm/"):
         import timm
 
-        return timm.create_model(architecture.removeprefix("timm/"), pretrained=True).state_dict()
+        name = architecture.removeprefix("timm/")
+        return timm.create_model(name, pretrained=True, **size_of_input(name, image_size)).state_dict()
     state: State = torch.hub.load_state_dict_from_url(
         _imagenet_url(architecture), map_location="cpu", check_hash=True, weights_only=True
     )
@@ -72,6 +74,14 @@ def _imagenet_url(architecture: str) -> str:
     from efficientnet_pytorch.utils import url_map
 
     return str(url_map[architecture])
+
+
+def size_of_input(name: str, image_size: int) -> dict[str, Any]:
+    """What timm wants to be told of the input's size: nothing for a network that takes any, as convolutions do."""
+    import timm
+
+    cfg = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    return {"img_size": image_size} if cfg is not None and cfg.fixed_input_size else {}
 
 
 def rgb_of_channels(count: int) -> list[int]:
@@ -126,11 +136,12 @@ def main() -> None:
     )
     args = parser.parse_args()
     for path in args.conf:
-        conf = load_config(path, args.set).network
+        config = load_config(path, args.set)
+        conf = config.network
         if conf.pretrained != "imagenet":
             print(f"{path}: starts from {conf.pretrained}; nothing to fetch")
             continue
-        count = len(_fetch_imagenet(conf.architecture))
+        count = len(_fetch_imagenet(conf.architecture, config.image_size))
         print(f"{path}: {count} tensors of {conf.architecture}")
     homes = Path(torch.hub.get_dir()).parent, Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     print(f"set TORCH_HOME and HF_HOME to {homes[0]} and {homes[1]}, or copies of them, on the machine that is offline")

@@ -10,7 +10,7 @@ from torch._inductor.exc import InductorError
 
 from src.classify.failures import failures_explained
 from src.config import Config
-from src.errors import UserError
+from src.errors import Stopped, UserError
 
 
 def _killed_worker() -> None:
@@ -35,6 +35,9 @@ FAILURES = {
     ),
     "does not fit the machine's memory; give a smaller batch_size": lambda: torch.empty(2**60),
     r"a process that loads slices was ended \((signal: Killed|exited unexpectedly)\), .* fewer": _killed_worker,
+    "another process of this run has ended, and says why where it ran": lambda: _raise(
+        RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4242")
+    ),
     r"torch.compile cannot .* \(RuntimeError: no C\+\+ compiler\); set compile: false": lambda: _raise(
         InductorError(RuntimeError("no C++ compiler"), None)
     ),
@@ -45,6 +48,11 @@ FAILURES = {
 def test_failures_say_what_to_change(config: Config, expected: str) -> None:
     with pytest.raises(UserError, match=expected), failures_explained(config):
         FAILURES[expected]()
+
+
+def test_a_loader_that_was_told_to_stop_is_no_lack_of_memory(config: Config) -> None:
+    with pytest.raises(Stopped), failures_explained(config):
+        raise RuntimeError("DataLoader worker (pid 4242) is killed by signal: Terminated. ")
 
 
 def test_others_are_left_as_they_are(config: Config) -> None:

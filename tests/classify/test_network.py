@@ -117,3 +117,9 @@ def test_the_order_in_memory_is_the_confs(make_config: Make, wanted: bool) -> No
     network(torch.rand(2, 1, 32, 32))
     for tensor in (convolution.weight, seen[0]):
         assert tensor.is_contiguous(memory_format=torch.channels_last) is wanted
+
+
+def test_networks_of_a_fixed_size_are_told_the_confs(make_config: Callable[..., Config]) -> None:
+    config = make_config("network.architecture=timm/vit_tiny_patch16_224", "image_size=48")
+    with torch.inference_mode():
+        assert build_network(config).eval()(torch.zeros(2, 1, 48, 48)).shape == (2, 6)

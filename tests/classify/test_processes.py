@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from src.classify.checkpoint import file_sha256
+from src.classify.state import read_state
 from src.files.layout import Layout
 
 
@@ -110,16 +111,54 @@ def test_two_processes_stopped_in_every_way(
         assert file_sha256(found) == file_sha256(expected)
 
 
-def _on_two_machines(repository: Path, conf: Path, roots: list[Layout]) -> list[tuple[int, str, str]]:
-    """What docs/training.md says to run on each of two machines."""
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_to_all_processes_is_saved_too(
+    repository: Path, preprocessed: Layout, conf: Path, tmp_path: Path, processes: int
+) -> None:
+    # as from Slurm, `timeout` or torchrun: the loaders' workers get it with the loop that needs them
+    layout = _root(preprocessed, tmp_path / "root")
+    slow = tmp_path / "small.yaml"
+    slow.write_text(f"base: {conf}\nimage_size: 192\nsave_steps: 0\nworkers: 1\n")
+    module = [sys.executable, "-m", *(["src.classify.launch", "2"] if processes == 2 else []), "src.classify.train"]
+    process = subprocess.Popen(
+        [*module, str(slow), "--fold", "0", "--root", str(layout.root)],
+        cwd=repository,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    ranks = 1 if processes == 1 else 3  # with the launcher
+    while len(family := psutil.Process(process.pid).children(recursive=True)) < ranks - 1 + processes:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    time.sleep(1)  # the workers are there; let them begin
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "stopped: the same command goes on after step" in errors
+    assert "memory" not in errors
+    assert 0 < read_state(layout.fold("small", 0).state)["position"]["step"] < 16
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+
+
+def _on_two_machines(
+    repository: Path, conf: Path, roots: list[Layout], *, ours: bool = False
+) -> list[tuple[int, str, str]]:
+    """What docs/training.md says to run on each of two machines: torchrun, or our launcher of it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
-    torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "1"]
+    meeting = ["--nnodes", "2", "--rdzv-endpoint", f"127.0.0.1:{port}"]
+    if ours:
+        command = [sys.executable, "-m", "src.classify.launch", *meeting, "1", "src.classify.train"]
+    else:
+        command = [sys.executable, "-m", "torch.distributed.run", *meeting, "--nproc-per-node", "1"]
+        command += ["--rdzv-backend", "c10d", "--rdzv-id", "1", "-m", "src.classify.train"]
     processes = [
         subprocess.Popen(
-            [*torchrun, "-m", "src.classify.train", str(conf), "--fold", "0", "--root", str(layout.root)],
+            [*command, str(conf), "--fold", "0", "--root", str(layout.root)],
             cwd=repository,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
@@ -145,10 +184,11 @@ def test_machines_without_shared_storage_are_told(
 ) -> None:
     shutil.copytree(whole.root / "model", tmp_path / "one" / "model")
     roots = [_root(preprocessed, tmp_path / name) for name in ("one", "two")]
-    results = _on_two_machines(repository, conf, roots)
+    results = _on_two_machines(repository, conf, roots, ours=True)
     assert any(
         "error: the processes see different files in" in errors and "--root must be the same storage" in errors
         for _, _, errors in results
     ), results
-    assert all(status != 0 for status, _, _ in results)
+    assert {status for status, _, _ in results} <= {2, 143}, results  # told, or ended with the one that was
+    assert not any("Traceback" in errors for _, _, errors in results)
     assert not (tmp_path / "two/model/small/fold0/epoch1.safetensors").exists()

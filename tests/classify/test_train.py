@@ -3,6 +3,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -281,6 +282,33 @@ def test_an_optimiser_with_further_arguments_goes_on_exactly(
         train(config, 0, layout)
     train(config, 0, layout)
     assert file_sha256(folder.checkpoint(2)) == hashes[0]
+
+
+@pytest.mark.parametrize("where", ["reestimate_batch_norm", "predict_slices", "save_checkpoint"])
+def test_after_an_epochs_last_step_a_fold_goes_on_exactly(
+    make_config: Callable[..., Config], layout: Layout, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    # stochastic depth draws chance; batch norm is estimated anew between the last step and validation
+    config = make_config("network.drop_path=0.3", "network.reestimate_batch_norm=true", "epochs=2", "batch_size=11")
+    folder = layout.fold(config.name, 0)
+    train(config, 0, layout)
+    whole = [file_sha256(folder.checkpoint(epoch)) for epoch in (1, 2)]
+    shutil.rmtree(folder.path)
+    real = getattr(train_module, where)
+
+    def stop(*args: object, **how: object) -> object:
+        raise Stopped("pulled the plug")
+
+    monkeypatch.setattr(train_module, where, stop)
+    with pytest.raises(Stopped):
+        train(config, 0, layout)
+    monkeypatch.setattr(train_module, where, real)
+    train(config, 0, layout)
+    assert [file_sha256(folder.checkpoint(epoch)) for epoch in (1, 2)] == whole
+    events = EventAccumulator(str(folder.curves))
+    events.Reload()
+    steps = len(events.Scalars("step/loss")) // 2
+    assert [event.step for event in events.Scalars("epoch/valid")] == [steps, 2 * steps]
 
 
 def test_curves_have_each_step_once(trained: tuple[Config, Layout], layout: Layout) -> None:

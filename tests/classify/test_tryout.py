@@ -1,12 +1,14 @@
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from src.classify.split import Slices
+from src.classify.network import build_network
+from src.classify.split import Slices, read_split
 from src.classify.stacks import Stacks
 from src.classify.tryout import NEAR_ZERO, _few, describe, measure, overfit
 from src.config import Config
@@ -15,8 +17,9 @@ from src.files.layout import Layout
 
 
 def test_a_network_that_learns_a_handful_by_heart(config: Config, preprocessed: Layout) -> None:
-    steps, loss = overfit(config, 0, preprocessed, 16)
+    steps, loss, count = overfit(config, 0, preprocessed, 17)  # not 8 and 8 and 1
     assert loss < NEAR_ZERO
+    assert count == 17
     assert steps > 5
 
 
@@ -43,11 +46,40 @@ def test_what_a_conf_amounts_to(config: Config, preprocessed: Layout) -> None:
     assert yaml.safe_load(text.split("\n\n")[0])["image_size"] == 32
     assert "million parameters" in text
     assert "steps an epoch" in text
-    sizes = measure(config)
+    sizes = measure(build_network(config), config)
     assert sizes.weight_bytes == 4 * sizes.parameters
-    larger = measure(config.model_copy(update={"image_size": 64}))
+    larger = measure(build_network(config), config.model_copy(update={"image_size": 64}))
     assert larger.activation_bytes == pytest.approx(4 * sizes.activation_bytes, rel=0.05)
     assert sizes.training_bytes(config) > 4 * sizes.weight_bytes
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("optimizer.name=Adamw", "optimizer.name: Adamw is unknown"),
+        ("optimizer.name=FusedAdam", "optimizer.name: FusedAdam"),
+        ("optimizer.arguments={foo: 1}", "Adam has no argument foo"),
+        ("augment=[{name: Rotat}]", "Rotat is not an allowed transform"),
+        ("network.pretrained=/nope", "/nope is missing"),
+        ("batch_size=1000", "batch_size 1000 is larger than fold 0's"),
+        ("network.architecture=timm/resnet10x", "did you mean"),
+        ("windows=[{level: 0, width: 900}]", "the image store keeps"),
+    ],
+)
+def test_a_dry_run_refuses_what_training_would(
+    make_config: Callable[..., Config], preprocessed: Layout, override: str, expected: str
+) -> None:
+    with pytest.raises(UserError, match=expected):
+        describe(make_config(override), 0, preprocessed)
+
+
+def test_more_slices_than_there_are(config: Config, preprocessed: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.classify.tryout.NEAR_ZERO", 10)  # at once
+    training, _ = read_split(preprocessed, 0)
+    bleeds = int(training.targets[:, 0].sum())
+    assert overfit(config, 0, preprocessed, 500)[2] == bleeds + min(250, len(training) - bleeds)
+    with pytest.raises(UserError, match="--overfit 1: expected 2 slices or more"):
+        overfit(config, 0, preprocessed, 1)
 
 
 def test_nothing_is_written(config: Config, preprocessed: Layout, tmp_path: Path, repository: Path) -> None:

@@ -1,0 +1,50 @@
+"""How slices get from a dataset to the loop: batches, and the processes that make them."""
+
+import ctypes
+import signal
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from src.config import Config
+
+
+def make_loader(config: Config, dataset: Dataset, **more: Any) -> DataLoader:
+    """A loader with a conf's batches and workers. more: further arguments of torch's."""
+    # workers live for one pass, so that those of training, validation and statistics are never there at once
+    return DataLoader(
+        dataset,
+        batch_size=config.batch_size,
+        num_workers=config.workers,
+        worker_init_fn=start_worker,
+        # workers' seeds come from here, not from the generator that dropout draws from
+        generator=torch.Generator().manual_seed(config.seed),
+        pin_memory=torch.cuda.is_available(),
+        **more,
+    )
+
+
+def start_worker(worker: int) -> None:
+    """What a loader's worker does first.
+
+    It ignores the signals that tell a run to stop: they often go to a whole group of processes, but it is the loop that
+    ends between two steps and needs its batches until then. A worker ends with the loop, or when that is gone.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_memory()
+
+
+def keep_memory() -> None:
+    """Let this process keep the memory of images that it is done with.
+
+    glibc hands blocks of an image's size back to the kernel at once, and fresh ones cost a sixth of a loader's time
+    (benchmarks/loader.py). Other C libraries are left as they are.
+    """
+    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(m_mmap_threshold, 32 << 20)
+        mallopt(m_trim_threshold, 128 << 20)
