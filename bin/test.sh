@@ -8,4 +8,6 @@ set -eu
 . "$(dirname "$0")/_common.sh"
 
 run sh bin/setup.sh --dev
+# all of them: on two cores and more side by side, the files apart; each has some seconds of processes that only wait
+[ $# -gt 0 ] || set -- --numprocesses logical --maxprocesses 4 --dist loadfile
 exec "$PYTHON" -m pytest "$@"

@@ -6,24 +6,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, field_validator
 
 from src.errors import UserError
 from src.labels import LABELS
 
-_STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+def _refuse_truth(value: Any) -> Any:
+    # YAML's yes and on are truth values, which pydantic would take for 1
+    if isinstance(value, bool):
+        raise ValueError("expected neither true nor false")
+    return value
+
+
+# not pydantic's strict numbers: YAML reads 1e-4 as a string
+_Int = Annotated[int, BeforeValidator(_refuse_truth)]
+_Float = Annotated[float, BeforeValidator(_refuse_truth)]
 
 
 class _Section(BaseModel):
-    model_config = _STRICT
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        # YAML's yes and on are truth values, which pydantic would take for 1
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError("expected neither true nor false")
-        return value
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class NetworkConf(_Section):
@@ -31,23 +33,23 @@ class NetworkConf(_Section):
 
     architecture: str
     pretrained: str = "imagenet"  # imagenet, none, or the path of a file with weights
-    dropout: float | None = Field(default=None, ge=0, lt=1)  # None: the architecture's own, here and below
-    drop_path: float | None = Field(default=None, ge=0, lt=1)
-    reestimate_batch_norm: bool = False
+    dropout: _Float | None = Field(default=None, ge=0, lt=1)  # None: the architecture's own, here and below
+    drop_path: _Float | None = Field(default=None, ge=0, lt=1)
+    reestimate_batch_norm: StrictBool = False
 
 
 class WindowConf(_Section):
     """A display window in HU: `[level - width / 2, level + width / 2]` goes from black to white."""
 
-    level: float
-    width: float = Field(gt=0)
+    level: _Float
+    width: _Float = Field(gt=0)
 
 
 class WindowJitterConf(_Section):
     """How far the windows move in training, uniformly: levels by +-level HU, widths by +-width of themselves."""
 
-    level: float = Field(ge=0)
-    width: float = Field(ge=0, lt=1)
+    level: _Float = Field(ge=0)
+    width: _Float = Field(ge=0, lt=1)
 
 
 class TransformConf(BaseModel):
@@ -63,34 +65,30 @@ class TransformConf(BaseModel):
         return dict(self.model_extra or {})
 
 
-class _View(BaseModel):
-    model_config = _STRICT  # no _Section: pydantic lets nothing look at the name before it has told views apart by it
-
-
-class IdentityView(_View):
+class IdentityView(_Section):
     """A slice as it is."""
 
     name: Literal["Identity"]
 
 
-class FlippedView(_View):
+class FlippedView(_Section):
     """A slice with left and right exchanged."""
 
     name: Literal["HorizontalFlip"]
 
 
-class RotatedView(_View):
+class RotatedView(_Section):
     """A slice turned about its centre, counter-clockwise."""
 
     name: Literal["Rotate"]
-    degrees: float = Field(ge=-45, le=45)
+    degrees: _Float = Field(ge=-45, le=45)
 
 
-class ScaledView(_View):
+class ScaledView(_Section):
     """A slice enlarged (above 1) or made smaller about its centre."""
 
     name: Literal["Scale"]
-    factor: float = Field(ge=0.5, le=2)
+    factor: _Float = Field(ge=0.5, le=2)
 
 
 ViewConf = Annotated[IdentityView | FlippedView | RotatedView | ScaledView, Field(discriminator="name")]
@@ -100,10 +98,10 @@ class OptimizerConf(_Section):
     """An optimiser of torch or apex, over all weights. src/classify/optimise.py has them."""
 
     name: str
-    lr: float = Field(gt=0)
-    weight_decay: float = Field(default=0, ge=0)
+    lr: _Float = Field(gt=0)
+    weight_decay: _Float = Field(default=0, ge=0)
     arguments: dict[str, Any] = {}  # its further ones
-    clip_norm: float | None = Field(default=None, gt=0)  # None: gradients are not clipped
+    clip_norm: _Float | None = Field(default=None, gt=0)  # None: gradients are not clipped
 
     @field_validator("arguments")
     @classmethod
@@ -117,9 +115,9 @@ class OptimizerConf(_Section):
 class SchedulerConf(_Section):
     """The learning rate rises linearly over the first steps, and falls by `gamma` after each epoch of `milestones`."""
 
-    warmup_steps: int = Field(default=0, ge=0)
-    milestones: tuple[int, ...]
-    gamma: float = Field(gt=0)
+    warmup_steps: _Int = Field(default=0, ge=0)
+    milestones: tuple[_Int, ...]
+    gamma: _Float = Field(gt=0)
 
     def factor(self, step: int, steps_per_epoch: int) -> float:
         """What the learning rate is multiplied by at a step, counted from 0 over all epochs."""
@@ -133,24 +131,24 @@ class Config(_Section):
 
     name: str  # of the file; the folder under model/
     network: NetworkConf
-    image_size: int = Field(ge=32)
-    neighbours: int = Field(default=0, ge=0)
+    image_size: _Int = Field(ge=32)
+    neighbours: _Int = Field(default=0, ge=0)
     windows: tuple[WindowConf, ...] = Field(min_length=1)
     window_jitter: WindowJitterConf
     augment: tuple[TransformConf, ...]
-    label_weights: dict[str, Annotated[float, Field(ge=0)]]
+    label_weights: dict[str, Annotated[_Float, Field(ge=0)]]
     optimizer: OptimizerConf
     scheduler: SchedulerConf
-    ema_decay: float | None = Field(default=None, gt=0, lt=1)  # None: no averaging
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=2)
-    accumulate: int = Field(default=1, ge=1)
+    ema_decay: _Float | None = Field(default=None, gt=0, lt=1)  # None: no averaging
+    epochs: _Int = Field(ge=1)
+    batch_size: _Int = Field(ge=2)
+    accumulate: _Int = Field(default=1, ge=1)
     precision: Literal["fp16", "bf16", "none"]
-    channels_last: bool = True
-    compile: bool = False
-    workers: int = Field(ge=0)
-    save_steps: int = Field(ge=0)
-    seed: int = Field(ge=0)
+    channels_last: StrictBool = True
+    compile: StrictBool = False
+    workers: _Int = Field(ge=0)
+    save_steps: _Int = Field(ge=0)
+    seed: _Int = Field(ge=0)
     tta: tuple[ViewConf, ...] = Field(default=(IdentityView(name="Identity"),), min_length=1)
 
     @field_validator("label_weights")

@@ -19,7 +19,8 @@ from src.sample.make_competition import make_competition
 REPOSITORY = Path(__file__).parents[1]
 HEAD_CT = REPOSITORY.parent / "shared" / "data" / "head_ct_ge"
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# where tests run side by side, each has a core
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 
 @pytest.fixture(scope="session")

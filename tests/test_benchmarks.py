@@ -39,6 +39,10 @@ RUNS = {
         ["--slices", "3000", "--test-slices", "500"],
         ["The ensemble step: 20 files of 500 test slices, 20 out of fold of 3000 training slices"],
     ),
+    "sample": (
+        ["--patients", "8", "--slices", "4", "--size", "32", "--rounds", "1"],
+        ["Generating easy slices of 32 x 32", "Memory of one process"],
+    ),
     "summary": (
         ["--slices", "3000", "--resamples", "20"],
         ["The summary, 20 resamples", "AUC and average precision of the label any"],

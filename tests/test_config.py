@@ -41,6 +41,9 @@ def test_overrides(conf: Path) -> None:
     assert config.network.pretrained == "none"
     assert config.scheduler.milestones == (2,)
     assert load_config(conf, ["compile=yes"]).compile is True
+    assert load_config(conf, ["optimizer.lr=1"]).optimizer.lr == 1.0
+    # an optimiser's own arguments may be truth values
+    assert load_config(conf, ["optimizer.arguments={amsgrad: true}"]).optimizer.arguments == {"amsgrad": True}
 
 
 @pytest.mark.parametrize(
@@ -68,6 +71,12 @@ def test_overrides(conf: Path) -> None:
         ("optimizer.lr.x=1", "optimizer.lr holds a value"),
         ("optimizer.lr=true", "optimizer.lr: expected neither true nor false, found True$"),
         ("epochs=yes", "epochs: expected neither true nor false, found True$"),
+        ("label_weights.any=true", "label_weights.any: expected neither true nor false, found True$"),
+        ("scheduler.milestones=[true]", "scheduler.milestones.0: expected neither true nor false, found True$"),
+        ("tta=[{name: Rotate, degrees: true}]", "tta.0.Rotate.degrees: expected neither true nor false, found True$"),
+        ("ema_decay=off", "ema_decay: expected neither true nor false, found False$"),
+        ("compile=1", "compile: input should be a valid boolean, found 1$"),
+        ("network.pretrained=no", "network.pretrained: input should be a valid string, found False$"),
         ("optimizer.arguments={lr: 5}", "optimizer.arguments: lr has its place in optimizer itself"),
         ("seed={", "not valid YAML"),
         ("name=other", "unknown key name; a classifier's name is its file's"),

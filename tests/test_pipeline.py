@@ -25,7 +25,6 @@ FOLDS = "0 3"
 
 def _script(repository: Path, name: str, root: Path, **env: str) -> str:
     environment = {**os.environ, "PYTHON": sys.executable, "ICH_ROOT": str(root), "CONFS": CONFS, "FOLDS": FOLDS, **env}
-    environment["OMP_NUM_THREADS"] = "2"
     # from another folder: the scripts must find their way
     result = subprocess.run(
         ["sh", str(repository / f"bin/{name}.sh")], cwd=root, env=environment, capture_output=True, text=True

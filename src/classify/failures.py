@@ -12,7 +12,8 @@ from src.errors import Stopped, UserError
 
 @contextmanager
 def failures_explained(config: Config) -> Iterator[None]:
-    """Turn a lack of memory, a process that is gone and a failed compilation into a UserError that says what to do.
+    """Turn a lack of memory, a batch too small, a process that is gone and a failed compilation into a UserError that
+    says what to do.
 
     A loader that was told to stop is Stopped.
     """
@@ -24,11 +25,19 @@ def failures_explained(config: Config) -> Iterator[None]:
         raise UserError(f"{batch} the GPU's memory; {remedy}, or precision: fp16") from error
     except MemoryError as error:
         raise UserError(f"{batch} the machine's memory; {remedy}, or fewer workers") from error
+    except ValueError as error:
+        if "Expected more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            f"of a batch of {config.batch_size} at {config.image_size} px a process has one slice, of which batch norm "
+            "can make nothing; give a larger batch_size or image_size"
+        ) from error
     except RuntimeError as error:
         said = str(error)
         if "DefaultCPUAllocator" in said:
             raise UserError(f"{batch} the machine's memory; {remedy}") from error
-        if re.search(r"DataLoader worker .*signal: Terminated", said):  # before it had learned to ignore that
+        # SIGTERM, before it had learned to ignore that: by the machine's handler, or by the one of src.errors
+        if re.search(r"DataLoader worker .*(signal: Terminated|exit code 143)", said):
             raise Stopped("the same command goes on after the last save") from error
         if ended := re.search(r"DataLoader worker .*(signal: \w+|exited unexpectedly)", said):
             raise UserError(

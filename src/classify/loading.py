@@ -1,7 +1,9 @@
 """How slices get from a dataset to the loop: batches, and the processes that make them."""
 
 import ctypes
+import os
 import signal
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -29,12 +31,20 @@ def make_loader(config: Config, dataset: Dataset, **more: Any) -> DataLoader:
 def start_worker(worker: int) -> None:
     """What a loader's worker does first.
 
-    It ignores the signals that tell a run to stop: they often go to a whole group of processes, but it is the loop that
-    ends between two steps and needs its batches until then. A worker ends with the loop, or when that is gone.
+    Signals that tell a run to stop often go to a whole group of processes, but it is the loop that ends between two
+    steps, and it needs its batches until then. So a worker heeds SIGTERM from the loop's process alone, which sends it
+    when it ends in a hurry and waits for its workers. Where that is gone, torch's workers find out by themselves.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_heed_the_loop, daemon=True).start()
     keep_memory()
+
+
+def _heed_the_loop() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def keep_memory() -> None:

@@ -85,11 +85,9 @@ def train_epoch(
             sums = accelerator.reduce(here).tolist()
             value = sums[0] / sums[1]
             if not np.isfinite(value):
-                pairs = zip(group, losses, strict=True)
-                bad = [ids[i] for batch, loss in pairs if not loss.isfinite() for i in batch["index"].tolist()]
-                named = ", ".join(gather_object(bad))  # of all processes
                 raise UserError(
-                    f"the loss is {value} on the slices {named}; try a lower optimizer.lr or precision: none"
+                    f"the loss is {value} on the slices {_blamed(group, losses, ids)}; "
+                    "try a lower optimizer.lr or precision: none"
                 )
             if clip_norm is not None:
                 accelerator.clip_grad_norm_(network.parameters(), clip_norm)
@@ -116,6 +114,15 @@ def _groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
         if len(group) == size:
             yield group
             group = []
+
+
+def _blamed(group: Sequence[Any], losses: Sequence[torch.Tensor], ids: Sequence[str]) -> str:
+    """The names of a step's slices, of all processes: those of batches whose loss is not finite, then the others."""
+    failed: dict[bool, list[str]] = {True: [], False: []}
+    for batch, loss in zip(group, losses, strict=True):
+        failed[not loss.isfinite()] += [ids[i] for i in batch["index"].tolist()]
+    bad, others = (", ".join(gather_object(failed[each])) for each in (True, False))
+    return f"{bad}, of a step with {others}" if others else bad
 
 
 @torch.no_grad()

@@ -143,9 +143,23 @@ def _timm(conf: NetworkConf, image_size: int, channels: int) -> nn.Module:
     given: dict[str, Any] = {key: rate for key, rate in rates.items() if rate is not None}
     given |= size_of_input(name, image_size)
     try:
-        return timm.create_model(name, pretrained=False, in_chans=channels, num_classes=len(LABELS), **given)
+        backbone = timm.create_model(name, pretrained=False, in_chans=channels, num_classes=len(LABELS), **given)
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(f"{conf.architecture} cannot be built with {given}: {error}") from error
+    _try_size(backbone, conf.architecture, image_size, channels)
+    return backbone
+
+
+def _try_size(backbone: nn.Module, architecture: str, image_size: int, channels: int) -> None:
+    """Raise UserError where an architecture of timm's cannot take images of a size, which each says in its own way."""
+    try:
+        with torch.no_grad():
+            backbone.eval()(torch.zeros(1, channels, image_size, image_size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"{architecture} cannot take images of {image_size} px: {error}; give another image_size"
+        ) from error
+    backbone.train()
 
 
 BACKBONES: dict[str, Callable[[NetworkConf, int, int], nn.Module]] = {

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,8 @@ from src.errors import UserError, first_few
 def make_optimizer(conf: OptimizerConf, network: nn.Module) -> torch.optim.Optimizer:
     """The optimiser of a conf over a network's parameters.
 
-    Raises UserError for an unknown name or argument, and for apex's where apex or a GPU is missing.
+    Raises UserError for an unknown name, for an argument that it does not have or cannot make a step with, and for
+    apex's where apex or a GPU is missing.
     """
     if conf.name not in OPTIMIZERS:
         raise UserError(f"optimizer.name: {conf.name} is unknown; expected one of {', '.join(OPTIMIZERS)}")
@@ -25,10 +27,21 @@ def make_optimizer(conf: OptimizerConf, network: nn.Module) -> torch.optim.Optim
         raise UserError(
             f"optimizer.arguments: {conf.name} has no argument {first_few(unknown)}; it has {', '.join(known)}"
         )
+    arguments = {"lr": conf.lr, "weight_decay": conf.weight_decay, **conf.arguments}
     try:
-        return make(network.parameters(), **{"lr": conf.lr, "weight_decay": conf.weight_decay, **conf.arguments})
-    except (TypeError, ValueError, RuntimeError) as error:
+        _try_steps(make, arguments)
+        return make(network.parameters(), **arguments)
+    except (TypeError, ValueError, RuntimeError, IndexError, AssertionError) as error:
         raise UserError(f"optimizer: {conf.name}: {error}") from error
+
+
+def _try_steps(make: Callable[..., torch.optim.Optimizer], arguments: dict[str, Any]) -> None:
+    """Move a weight of no use, where training will be: torch looks at some arguments in the first or second step."""
+    weight = nn.Parameter(torch.ones(1, device="cuda" if torch.cuda.is_available() else "cpu"))
+    optimizer = make([weight], **arguments)
+    for _ in range(2):
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
 
 
 def _fused_adam() -> Callable[..., torch.optim.Optimizer]:

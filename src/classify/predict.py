@@ -23,7 +23,7 @@ from src.classify.failures import failures_explained
 from src.classify.loading import make_loader
 from src.classify.loop import make_accelerator, predict_batches
 from src.classify.network import Network, build_network
-from src.classify.passes import Job, Pass, plan_passes
+from src.classify.passes import Job, plan_passes
 from src.classify.processes import leaving_together
 from src.classify.stacks import Stacks
 from src.config import Config, load_config
@@ -69,8 +69,11 @@ def predict(
             kept_at = layout.unfinished(config.name, f"{each.word}_{_range(first + 1, last, '-')}")
             with _kept(accelerator, kept_at, group, len(each.stacks), save_s) as kept:
                 _predict(config, accelerator, network, each.stacks, group, kept, desc)
+                if accelerator.is_main_process:
+                    for job, probabilities in zip(group, kept.probabilities, strict=True):
+                        write_predictions(job.output, pd.Series(each.stacks.ids), probabilities, job.origin)
             if accelerator.is_main_process:
-                _write(each, group, kept)
+                kept.delete()
             accelerator.wait_for_everyone()
             accelerator.free_memory()
 
@@ -126,12 +129,6 @@ def _kept(
         if accelerator.is_main_process and kept.done:
             kept.save()
         raise
-
-
-def _write(each: Pass, group: Sequence[Job], kept: Unfinished) -> None:
-    for job, probabilities in zip(group, kept.probabilities, strict=True):
-        write_predictions(job.output, pd.Series(each.stacks.ids), probabilities, job.origin)
-    kept.delete()
 
 
 def _fitting(accelerator: Accelerator, network: Network) -> int:

@@ -55,6 +55,7 @@ def train(config: Config, fold: int, layout: Layout) -> None:
             accelerator.print(f"{folder.path}: trained already; delete it to train again")
             return
         state = _begin(config, accelerator, trained_on, begun.state, steps)
+        del begun  # as large as all that training keeps
         _go_on(config, fold, folder, training, validation, state, steps)
 
 
@@ -110,8 +111,8 @@ def _go_on(
     with Curves(folder.curves if accelerator.is_main_process else None, steps_done()) as curves:
 
         def save() -> None:
+            curves.flush()  # before: a run that goes on makes no point again that lies before its state
             state.save(folder.state)
-            curves.flush()
 
         def between_steps(loss: float, stopping: bool) -> None:
             if state.average is not None:
@@ -159,6 +160,7 @@ def _go_on(
                 save()
                 # not before: were the run to end in between, the next one would add them again
                 curves.add({f"epoch/{name}": value for name, value in row.items() if name != "epoch"}, epoch * steps)
+                curves.flush()
                 print(
                     f"{desc}: training loss {row['train']:.4f}, validation weighted log loss {row['valid']:.4f}, "
                     f"{row['images_per_second']:.0f} images/s",

@@ -5,6 +5,7 @@ CT; nothing that is measured on it says anything about patients.
 """
 
 import json
+import os
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.arguments import Parser
+from src.arguments import Parser, positive
 from src.errors import UserError, first_few, run_command
 from src.labels import LABELS, SUBTYPES
-from src.progress import progress
+from src.preprocess.engine import run_tasks
 from src.sample.dicom_writer import encode_dicom
 from src.sample.encoding import ENCODINGS
 from src.sample.plan import MIN_PATIENTS, Plan, Study, make_plan
@@ -44,18 +45,19 @@ class Summary:
 
 
 def make_competition(
-    output: Path, *, patients: int, slices: int, size: int, difficulty: str = "easy", seed: int = 0
+    output: Path, *, patients: int, slices: int, size: int, difficulty: str = "easy", seed: int = 0, jobs: int = 1
 ) -> Summary:
     """Generate a competition in the folder `output`, all of it or nothing.
 
     patients: in train and test together. slices: mean number per series. size: rows (and columns, but for one series).
-    The same settings give the same bytes. Where `output` already holds them, nothing is done; where it holds another
-    generated competition, that is replaced. Raises UserError where it holds anything else.
+    jobs: processes. The same settings give the same bytes, by however many. Where `output` already holds them, nothing
+    is done; where it holds another generated competition, that is replaced. Raises UserError where it holds anything
+    else.
     """
     if difficulty not in DIFFICULTIES:
         raise UserError(f"difficulty {difficulty!r}: expected one of {', '.join(DIFFICULTIES)}")
-    settings = {"patients": patients, "slices": slices, "size": size, "difficulty": difficulty, "seed": seed}
-    plan = make_plan(patients=patients, slices=slices, size=size, seed=seed)
+    layout = {"patients": patients, "slices": slices, "size": size, "seed": seed}
+    settings, plan = {**layout, "difficulty": difficulty}, make_plan(**layout)
     output = output.resolve()
     marker = _read_marker(output)
     same = marker.get("version") == GENERATOR_VERSION and marker.get("settings") == settings
@@ -66,51 +68,60 @@ def make_competition(
     _remove_own(partial)
     partial.mkdir(parents=True)
     _write_marker(partial, settings, summary=None)
-    summary = _generate(partial, plan, seed)
+    summary = _generate(partial, plan, layout, jobs)
     _write_marker(partial, settings, summary=summary)
     _swap_in(partial, output)
     return summary
 
 
-def _generate(folder: Path, plan: Plan, seed: int) -> Summary:
-    """Write images and tables."""
+def _generate(folder: Path, plan: Plan, layout: dict[str, int], jobs: int) -> Summary:
+    """Write images and tables. layout: what the plan was made of."""
     for split in SPLITS:
         (folder / f"stage_2_{split}").mkdir()
+    # a worker makes the plan again, once, rather than being sent it with each task
+    tasks = ((str(folder), tuple(layout.items()), number) for number in range(len(plan.studies)))
+    slices = sum(len(study.slice_ids) for study in plan.studies)
     labels: dict[str, dict[str, np.ndarray]] = {split: {} for split in SPLITS}
-    twin, copy = plan.identical
-    by_slice = {slice_id: (study, index) for study in plan.studies for index, slice_id in enumerate(study.slice_ids)}
-    patients: dict[int, Patient] = {}
-    with progress(total=len(by_slice), desc="generating head CTs") as bar:
-        for study in plan.studies:
-            scan = _scan(study, patients, seed)
-            for index, slice_id in enumerate(study.slice_ids):
-                rendered = scan.slice(index)
-                if slice_id == copy:
-                    source, source_index = by_slice[twin]
-                    rendered = _with_pixels_of(rendered, _scan(source, patients, seed).slice(source_index))
-                if slice_id == plan.constant:
-                    rendered = RenderedSlice(
-                        np.zeros_like(rendered.stored), rendered.header, np.zeros_like(rendered.labels), {}
-                    )
-                content = encode_dicom(rendered.stored, rendered.header)
-                if slice_id in plan.truncated:
-                    content = content[: int(TRUNCATED_SHARE * len(content))]
-                (folder / f"stage_2_{study.split}" / f"{slice_id}.dcm").write_bytes(content)
-                labels[study.split][slice_id] = rendered.labels
-                bar.update(1)
+    written = run_tasks(write_study, tasks, desc="generating head CTs", total=slices, size=len, jobs=jobs)
+    for study, of_study in zip(plan.studies, written, strict=True):
+        labels[study.split] |= dict(zip(study.slice_ids, of_study, strict=True))
 
-    order = np.random.default_rng((seed, 1))  # a stream of its own
+    order = np.random.default_rng((layout["seed"], 1))  # a stream of its own
     _write_labels(folder / "stage_2_train.csv", labels["train"], plan.duplicated, order)
     truth = _write_labels(folder / "stage_2_test_truth.csv", labels["test"], (), order)
     truth.assign(Label=0.5).to_csv(folder / "stage_2_sample_submission.csv", index=False, lineterminator="\n")
     return _summarise(plan, labels)
 
 
-def _scan(study: Study, patients: dict[int, Patient], seed: int) -> Scan:
-    """The scan of a study, its patient drawn when first needed."""
-    if study.patient not in patients:
-        patients[study.patient] = Patient.draw(seed, study.patient, study.bleeds)
-    return Scan(patients[study.patient], study, seed)
+def write_study(folder: str, layout: tuple[tuple[str, int], ...], number: int) -> list[np.ndarray]:
+    """Write the images of one study of a plan, and return the labels of each, (6,). It depends on no other study.
+
+    folder: of the competition; layout: the arguments of `make_plan`.
+    """
+    settings = dict(layout)
+    plan, seed = make_plan(**settings), settings["seed"]
+    study = plan.studies[number]
+    scan, labels = _scan(study, seed), []
+    for index, slice_id in enumerate(study.slice_ids):
+        rendered = scan.slice(index)
+        twin, copy = plan.identical
+        if slice_id == copy:
+            source = next(each for each in plan.studies if twin in each.slice_ids)
+            rendered = _with_pixels_of(rendered, _scan(source, seed).slice(source.slice_ids.index(twin)))
+        if slice_id == plan.constant:
+            rendered = RenderedSlice(
+                np.zeros_like(rendered.stored), rendered.header, np.zeros_like(rendered.labels), {}
+            )
+        content = encode_dicom(rendered.stored, rendered.header)
+        if slice_id in plan.truncated:
+            content = content[: int(TRUNCATED_SHARE * len(content))]
+        (Path(folder) / f"stage_2_{study.split}" / f"{slice_id}.dcm").write_bytes(content)
+        labels.append(rendered.labels)
+    return labels
+
+
+def _scan(study: Study, seed: int) -> Scan:
+    return Scan(Patient.draw(seed, study.patient, study.bleeds), study, seed)
 
 
 def _with_pixels_of(rendered: RenderedSlice, other: RenderedSlice) -> RenderedSlice:
@@ -253,6 +264,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="rows and columns (default: %(default)s)")
     parser.add_argument("--difficulty", choices=DIFFICULTIES, default="easy", help="easy: large bright bleeds")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: %(default)s)")
+    parser.add_argument("--jobs", type=positive, default=os.cpu_count(), help="processes (default: all cores)")
     options = parser.parse_args()
     summary = make_competition(
         options.output,
@@ -261,6 +273,7 @@ def main() -> None:
         size=options.size,
         difficulty=options.difficulty,
         seed=options.seed,
+        jobs=options.jobs,
     )
     print(report(summary, options.output))
 

@@ -5,6 +5,7 @@ own, one for each patient, study and slice, so that no slice depends on the orde
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -58,6 +59,7 @@ class Plan:
     duplicated: tuple[str, ...]  # whose rows stand twice in the train CSV
 
 
+@lru_cache(maxsize=1)
 def make_plan(*, patients: int, slices: int, size: int, seed: int) -> Plan:
     """Lay out a competition. Raises UserError where there is no room for all its oddities."""
     for what, got, least in (

@@ -50,9 +50,21 @@ def test_failures_say_what_to_change(config: Config, expected: str) -> None:
         FAILURES[expected]()
 
 
-def test_a_loader_that_was_told_to_stop_is_no_lack_of_memory(config: Config) -> None:
+@pytest.mark.parametrize(
+    "how", ["is killed by signal: Terminated. ", "exited unexpectedly with exit code 143. Details"]
+)
+def test_a_loader_that_was_told_to_stop_is_no_lack_of_memory(config: Config, how: str) -> None:
     with pytest.raises(Stopped), failures_explained(config):
-        raise RuntimeError("DataLoader worker (pid 4242) is killed by signal: Terminated. ")
+        raise RuntimeError(f"DataLoader worker (pid 4242) {how}")
+
+
+def test_batch_norm_of_a_single_value(config: Config) -> None:
+    # as where each of two processes gets one slice of a batch of two, and 32 px have become one
+    with (
+        pytest.raises(UserError, match=r"one slice, .*; give a larger batch_size or image_size"),
+        failures_explained(config),
+    ):
+        torch.nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
 
 
 def test_others_are_left_as_they_are(config: Config) -> None:

@@ -151,6 +151,17 @@ def test_a_loss_that_is_not_finite_names_the_slices() -> None:
         train_epoch(accelerator, network, _batches(10), optimizer, IDS, "", Position())
 
 
+def test_all_slices_of_a_step_are_named() -> None:
+    # the first of two batches is the one that fails
+    network = _plain_network()
+    batches = list(_batches(4))
+    batches[0]["image"] = torch.full_like(batches[0]["image"], float("inf"))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    with pytest.raises(UserError) as raised:
+        train_epoch(make_accelerator("none"), network, batches, optimizer, IDS, "", Position(), accumulate=2)  # type: ignore[arg-type]
+    assert "on the slices ID_0, ID_1, ID_2, ID_3, of a step with ID_4, ID_5, ID_6, ID_7; try" in str(raised.value)
+
+
 def test_sigterm_ends_between_two_steps() -> None:
     accelerator = make_accelerator("none")
     network = Tiny()

@@ -123,3 +123,8 @@ def test_networks_of_a_fixed_size_are_told_the_confs(make_config: Callable[..., 
     config = make_config("network.architecture=timm/vit_tiny_patch16_224", "image_size=48")
     with torch.inference_mode():
         assert build_network(config).eval()(torch.zeros(2, 1, 48, 48)).shape == (2, 6)
+
+
+def test_images_that_a_network_cannot_take_are_refused(make_config: Callable[..., Config]) -> None:
+    with pytest.raises(UserError, match=r"timm/inception_v3 cannot take images of 32 px: .*; give another image_size"):
+        build_network(make_config("network.architecture=timm/inception_v3"))

@@ -46,12 +46,31 @@ def test_the_conf_reaches_the_optimiser() -> None:
         ({"name": "SGD", "arguments": {"momentun": 0.9}}, "SGD has no argument momentun; it has lr, momentum"),
         ({"name": "SGD", "arguments": {"nesterov": True}}, "optimizer: SGD: Nesterov momentum requires a momentum"),
         ({"name": "Adam", "arguments": {"betas": "high"}}, "optimizer: Adam: "),
+        ({"name": "Adam", "arguments": {"betas": [0.9]}}, "optimizer: Adam: "),
+        # what torch looks at in a step only
+        ({"name": "Adam", "arguments": {"differentiable": True}}, "optimizer: Adam: "),
+        ({"name": "SGD", "arguments": {"momentum": 0.9, "dampening": "x"}}, "optimizer: SGD: "),
         ({"name": "FusedAdam"}, "FusedAdam comes with NVIDIA apex, which is not installed .* without it give Adam"),
     ],
 )
 def test_mistakes_are_named(conf: dict, expected: str) -> None:
     with pytest.raises(UserError, match=expected):
         make_optimizer(OptimizerConf(lr=1.0, **conf), _network())
+
+
+def test_arguments_for_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="optimizer: Adam: If capturable=True, params"):
+        make_optimizer(OptimizerConf(name="Adam", lr=1.0, arguments={"capturable": True}), _network())
+
+
+def test_the_network_is_left_alone() -> None:
+    network = _network()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    optimizer = make_optimizer(OptimizerConf(name="Adam", lr=1.0), network)
+    assert not optimizer.state
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
 
 
 def test_apexs_optimiser_where_apex_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,6 +83,7 @@ def test_apexs_optimiser_where_apex_is_installed(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UserError, match="FusedAdam runs on a CUDA device only; give Adam or AdamW"):
         make_optimizer(conf, _network())
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("src.classify.optimise._try_steps", lambda make, arguments: None)  # for want of that GPU
     group = make_optimizer(conf, _network()).param_groups[0]
     assert (group["lr"], group["eps"]) == (0.5, 1e-6)
 

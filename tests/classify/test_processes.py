@@ -1,6 +1,8 @@
 """One training on several processes and machines: stopped in every way, it ends in the same weights."""
 
+import argparse
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -12,9 +14,18 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
-from src.classify.checkpoint import file_sha256
+from src.classify import launch as launch_module
+from src.classify.checkpoint import file_sha256, load_checkpoint
+from src.classify.dataset import PlainSlices
+from src.classify.launch import launch
+from src.classify.loading import make_loader
+from src.classify.loop import make_accelerator, reestimate_batch_norm
+from src.classify.network import build_network
+from src.classify.split import read_split
 from src.classify.state import read_state
+from src.config import load_config
 from src.files.layout import Layout
 
 
@@ -23,7 +34,7 @@ def conf(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     path = tmp_path_factory.mktemp("conf") / "small.yaml"
     path.write_text(
         f"base: {repository}/conf/demo/base.yaml\n"
-        "network: {architecture: timm/resnet10t, dropout: 0.3, reestimate_batch_norm: false}\n"
+        "network: {architecture: timm/resnet10t, dropout: 0.3, reestimate_batch_norm: true}\n"
         "image_size: 32\nepochs: 3\nbatch_size: 4\nsave_steps: 1\nema_decay: 0.5\nworkers: 0\n"
     )
     return path
@@ -58,6 +69,20 @@ def whole(repository: Path, preprocessed: Layout, conf: Path, tmp_path_factory: 
     status, _, errors = _finish(_train(repository, conf, layout))
     assert status == 0, errors
     return layout
+
+
+def test_batch_norm_is_estimated_from_the_slices_of_all_processes(whole: Layout, conf: Path) -> None:
+    config = load_config(conf)
+    network = build_network(config)
+    load_checkpoint(whole.fold("small", 0).checkpoint(3), network)
+    # the first norm alone sees the same whatever the batches of those before it were
+    estimated = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    assert estimated.running_mean is not None
+    found = estimated.running_mean.clone()
+    slices = PlainSlices(read_split(whole, 0)[0].stacks, config.image_size)
+    loader = make_loader(config, slices, drop_last=True)
+    reestimate_batch_norm(make_accelerator("none"), network, loader, "")
+    torch.testing.assert_close(found, estimated.running_mean, rtol=1e-4, atol=1e-6)
 
 
 def _wait_for_saves(process: subprocess.Popen[str], layout: Layout, count: int) -> None:
@@ -143,10 +168,43 @@ def test_a_signal_to_all_processes_is_saved_too(
     assert not alive
 
 
+def test_the_launcher_waits_for_long_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    # torchrun by itself kills what has not ended 30 s after a signal; one step at 512 px on a CPU takes longer
+    given: list[argparse.Namespace] = []
+    monkeypatch.setattr(launch_module, "run", given.append)
+    monkeypatch.setattr(logging, "disable", lambda level: None)
+    assert launch(2, "src.classify.train", ["conf/x.yaml"]) == 0
+    assert given[0].shutdown_timeout >= 600
+
+
+@pytest.mark.parametrize(
+    ("ends", "status"),
+    [("exit 0", 75), ("exit 75", 75), ("trap - TERM; kill -TERM $$", 75), ("exit 2", 2), ("exit 1", 1)],
+)
+def test_a_script_that_was_told_to_stop_says_how_its_command_ended(
+    repository: Path, tmp_path: Path, ends: str, status: int
+) -> None:
+    python = tmp_path / "python"  # in place of a training
+    python.write_text(f"#!/bin/sh\ntrap '{ends}' TERM\necho begun\nwhile :; do sleep 0.05; done\n")
+    python.chmod(0o755)
+    process = subprocess.Popen(
+        ["sh", str(repository / "bin/train.sh")],
+        env={**os.environ, "PYTHON": str(python), "ICH_ROOT": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    while process.stdout.readline() != "begun\n":
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == status
+
+
 def _on_two_machines(
     repository: Path, conf: Path, roots: list[Layout], *, ours: bool = False
-) -> list[tuple[int, str, str]]:
-    """What docs/training.md says to run on each of two machines: torchrun, or our launcher of it."""
+) -> list[subprocess.Popen[str]]:
+    """Start what docs/training.md says to run on each of two machines: torchrun, or our launcher of it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -156,7 +214,7 @@ def _on_two_machines(
     else:
         command = [sys.executable, "-m", "torch.distributed.run", *meeting, "--nproc-per-node", "1"]
         command += ["--rdzv-backend", "c10d", "--rdzv-id", "1", "-m", "src.classify.train"]
-    processes = [
+    return [
         subprocess.Popen(
             [*command, str(conf), "--fold", "0", "--root", str(layout.root)],
             cwd=repository,
@@ -167,14 +225,23 @@ def _on_two_machines(
         )
         for layout in roots
     ]
-    return [_finish(process) for process in processes]
 
 
 def test_two_machines_train_one_model(
     repository: Path, preprocessed: Layout, conf: Path, whole: Layout, tmp_path: Path
 ) -> None:
     layout = _root(preprocessed, tmp_path / "shared")
-    for status, _, errors in _on_two_machines(repository, conf, [layout, layout]):
+    # one of them is taken away: both save and end
+    machines = _on_two_machines(repository, conf, [layout, layout], ours=True)
+    _wait_for_saves(machines[0], layout, 3)
+    machines[1].send_signal(signal.SIGTERM)
+    for machine in machines:
+        status, _, errors = _finish(machine)
+        assert status == 75, errors
+        assert "stopped: the same command goes on after step" in errors
+    assert not layout.fold("small", 0).checkpoint(3).is_file()
+    for machine in _on_two_machines(repository, conf, [layout, layout]):
+        status, _, errors = _finish(machine)
         assert status == 0, errors
     assert file_sha256(layout.fold("small", 0).checkpoint(3)) == file_sha256(whole.fold("small", 0).checkpoint(3))
 
@@ -184,7 +251,7 @@ def test_machines_without_shared_storage_are_told(
 ) -> None:
     shutil.copytree(whole.root / "model", tmp_path / "one" / "model")
     roots = [_root(preprocessed, tmp_path / name) for name in ("one", "two")]
-    results = _on_two_machines(repository, conf, roots, ours=True)
+    results = [_finish(machine) for machine in _on_two_machines(repository, conf, roots, ours=True)]
     assert any(
         "error: the processes see different files in" in errors and "--root must be the same storage" in errors
         for _, _, errors in results

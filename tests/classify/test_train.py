@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from src.classify import loop
 from src.classify import train as train_module
 from src.classify.checkpoint import file_sha256, load_checkpoint, read_about
+from src.classify.curves import Curves
 from src.classify.network import build_network
 from src.classify.predict import predict
-from src.classify.split import read_split
+from src.classify.split import read_split, steps_per_epoch
+from src.classify.state import Position, TrainingState
 from src.classify.train import train
 from src.classify.views import AS_IT_IS
 from src.config import Config, dump_config, load_config
@@ -322,6 +325,49 @@ def test_curves_have_each_step_once(trained: tuple[Config, Layout], layout: Layo
     np.testing.assert_allclose(valid, metrics["valid"], rtol=1e-6)
     losses = np.array([event.value for event in events.Scalars("step/loss")]).reshape(3, 4)
     np.testing.assert_allclose(losses.mean(axis=1), metrics["train"], rtol=1e-5)  # batches are of one size
+
+
+class _Lazy(Curves):
+    """Curves that write nothing before they must. The points that were flushed: of each name, its steps."""
+
+    flushed: dict[str, list[int]]
+
+    def __init__(self, folder: Path | None, step: int) -> None:
+        super().__init__(None, step)
+        _Lazy.flushed, self.waiting = {"step/loss": [], "epoch/valid": []}, []  # type: ignore[var-annotated]
+
+    def add(self, values: dict[str, Any], step: int) -> None:
+        self.waiting += [(name, step) for name in values if name in _Lazy.flushed]
+
+    def flush(self) -> None:
+        while self.waiting:
+            name, step = self.waiting.pop(0)
+            _Lazy.flushed[name].append(step)
+
+
+def test_a_run_that_is_killed_leaves_no_hole_in_the_curves(
+    config: Config, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the next run makes no point again of what was saved
+    config = config.model_copy(update={"save_steps": 2, "epochs": 2})
+    steps = steps_per_epoch(config, 0, read_split(layout, 0)[0])
+    save, epoch = TrainingState.save, train_module.train_epoch
+
+    def watched_save(state: TrainingState, path: Path) -> None:
+        done = (state.position.epoch - 1) * steps + state.position.step
+        assert _Lazy.flushed["step/loss"] == list(range(1, done + 1))
+        save(state, path)
+
+    def watched_epoch(*args: Any, **how: Any) -> None:
+        position = next(each for each in args if isinstance(each, Position))
+        assert _Lazy.flushed["epoch/valid"] == [steps * done for done in range(1, position.epoch)]
+        epoch(*args, **how)
+
+    monkeypatch.setattr(train_module, "Curves", _Lazy)
+    monkeypatch.setattr(TrainingState, "save", watched_save)
+    monkeypatch.setattr(train_module, "train_epoch", watched_epoch)
+    train(config, 0, layout)
+    assert _Lazy.flushed == {"step/loss": list(range(1, 2 * steps + 1)), "epoch/valid": [steps, 2 * steps]}
 
 
 def test_compiled_training_is_the_same_training(config: Config, layout: Layout) -> None:

@@ -384,7 +384,7 @@ def test_prevalence_of_the_demo_is_several_times_the_competitions(tmp_path):
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(competition: Competition, tmp_path):
-    make_competition(tmp_path / "again", **SETTINGS)
+    make_competition(tmp_path / "again", **SETTINGS, jobs=2)
     assert digests(tmp_path / "again") == digests(competition.folder)
     make_competition(tmp_path / "other", **{**SETTINGS, "seed": 4})
     assert not set(digests(tmp_path / "other")) & {name for name in digests(competition.folder) if "/" in name}
