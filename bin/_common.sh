@@ -54,8 +54,8 @@ need_python() {
     command -v "$PYTHON" >/dev/null 2>&1 || fail "$PYTHON is missing; run sh bin/setup.sh first, or set PYTHON"
 }
 
-# Run a command. On SIGTERM or Ctrl-C it is told to stop, waited for, and the script ends too: with 75 where the same
-# script, run again, goes on (every step is restartable), but with 2 where the command met a mistake.
+# Run a command. On SIGTERM or Ctrl-C it is told to stop, waited for, and the script ends too: with 75 or 130 where the
+# same script, run again, goes on (every step is restartable), but with the command's own status where that failed.
 run() {
     stopped=
     "$@" &
@@ -69,7 +69,7 @@ run() {
         wait "$child" || status=$?
     done
     trap - TERM INT
-    [ -z "$stopped" ] || [ "$status" -eq 2 ] || exit "$stopped"
+    case $status in 0 | 75 | 130 | 143) [ -z "$stopped" ] || exit "$stopped" ;; esac
     [ "$status" -eq 0 ] || exit "$status"
 }
 

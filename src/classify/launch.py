@@ -3,7 +3,9 @@
 import argparse
 import logging
 import os
+import signal
 import sys
+import time
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +16,11 @@ from torch.distributed.run import get_args_parser, run
 
 from src.arguments import Parser, positive
 from src.errors import STOPPED_RESUMABLE, UserError, run_command
+
+# Seconds that a step and a save may take after a signal, before ranks are killed: torchrun's 30 are few for a CPU, but
+# a GPU may wait for another one that has stopped.
+STOP_S = 120
+STAY_S = 5.0  # seconds that other machines may take to end after the same step
 
 
 def launch(processes: int, module: str, arguments: list[str], machines: Sequence[str] = ("--standalone",)) -> int:
@@ -26,17 +33,30 @@ def launch(processes: int, module: str, arguments: list[str], machines: Sequence
     # the ranks say themselves what went wrong, in one line; torchrun would add forty
     logging.disable(logging.ERROR)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    given = [*machines, "--nproc-per-node", str(processes), "--module", module, *arguments]
+    given = [*machines, "--nproc-per-node", str(processes), "--shutdown-timeout", str(STOP_S)]
+    given += ["--module", module, *arguments]
     try:
         run(get_args_parser().parse_args(given))
     except ChildFailedError as error:
         status = error.get_first_failure()[1].exitcode
+        if status == STOPPED_RESUMABLE:
+            _stay(machines)
         return status if status > 0 else 128 - status  # a signal's number, as the shell gives it
     except SignalException:
+        _stay(machines)
         return STOPPED_RESUMABLE
     except (RendezvousError, torch.distributed.DistError) as error:
         raise UserError(f"the machines did not meet, or lost each other: {error}") from error
     return 0
+
+
+def _stay(machines: Sequence[str]) -> None:
+    """Stay a while where there are other machines: all ranks end after the same step, but one machine is where they
+    meet, and those that still see their ranks end would miss it. Only while torchrun's exception is handled is it kept.
+    """
+    if "--standalone" not in machines:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's handler is still there
+        time.sleep(STAY_S)
 
 
 def main() -> None:
