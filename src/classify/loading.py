@@ -3,8 +3,10 @@
 import ctypes
 import os
 import signal
+import sys
 import threading
 from contextlib import suppress
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -38,6 +40,7 @@ def start_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_heed_the_loop, daemon=True).start()
+    sys.excepthook = _report
     keep_memory()
 
 
@@ -45,6 +48,12 @@ def _heed_the_loop() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
+
+
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Report what a thread of a worker met, but for a loop that left while an image was handed over to it."""
+    if not isinstance(error, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def keep_memory() -> None:

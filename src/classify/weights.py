@@ -128,7 +128,7 @@ def main() -> None:
         prog="python -m src.classify.weights",
         description="Fetch ImageNet's weights of some confs ahead, for a machine that is offline: run it on one that "
         "is not, with TORCH_HOME and HF_HOME set to folders that both see or that are copied, and set them there too.",
-        epilog="example: TORCH_HOME=weights HF_HOME=weights python -m src.classify.weights conf/*.yaml",
+        epilog="example: python -m src.classify.weights conf/*.yaml",
     )
     parser.add_argument("conf", type=Path, nargs="+", help="files of conf/")
     parser.add_argument(

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 from torch.utils.data import Dataset
 
 from src.classify.loading import make_loader
@@ -29,6 +30,28 @@ def test_workers_alone_ignore_what_tells_a_run_to_stop(config: Config) -> None:
     for workers, expected in ((1, True), (0, False)):
         loader = make_loader(config.model_copy(update={"workers": workers, "batch_size": 2}), _Signals())
         assert [batch.tolist() for batch in loader] == [[expected] * 2] * 2
+
+
+class _Sharing(Dataset[int]):
+    """What multiprocessing's thread that hands images over does with an error: it is given to sys.excepthook."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> int:
+        sys.excepthook(type(self.error), self.error, None)
+        return index
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("a mistake"), EOFError("a mistake"), ValueError("a mistake")])
+def test_a_worker_says_nothing_of_a_loop_that_has_left(
+    config: Config, capfd: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    list(make_loader(config.model_copy(update={"workers": 1}), _Sharing(error)))
+    assert ("a mistake" in capfd.readouterr().err) == isinstance(error, ValueError)
 
 
 def test_workers_end_with_a_process_that_was_killed(repository: Path) -> None:
