@@ -1,7 +1,7 @@
 """What many tests share: a tiny generated competition, preprocessed once, and one real head CT where it is."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,26 @@ from src.sample.make_competition import make_competition
 REPOSITORY = Path(__file__).parents[1]
 HEAD_CT = REPOSITORY.parent / "shared" / "data" / "head_ct_ge"
 
-# where tests run side by side, each has a core
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+# where tests run side by side, each has a core; the process that hands them out has set its own number before
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture(autouse=True)
+def _threads_stay() -> Iterator[None]:
+    """dask tells its workers by the environment to use one thread each, and leaves that behind in this process: what a
+    later test starts would compute other bits than this process does.
+    """
+    before = {name: os.environ.get(name) for name in THREADS}
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @pytest.fixture(scope="session")

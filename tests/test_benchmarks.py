@@ -33,7 +33,7 @@ RUNS = {
             "--rounds",
             "1",
         ],
-        ["5 slices of 32 px by 2 checkpoints in two views"],
+        ["6 slices of 32 px by 2 checkpoints in two views"],
     ),
     "ensemble": (
         ["--slices", "3000", "--test-slices", "500"],
