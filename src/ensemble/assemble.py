@@ -19,6 +19,7 @@ from src.evaluate.out_of_fold import Truth, check_out_of_fold
 from src.evaluate.score import constant_prior, weighted_log_loss
 from src.files.layout import Layout
 from src.files.predictions import Predictions
+from src.labels import LABELS
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def fill(bagged: Member, wanted: pd.Index, layout: Layout | None) -> tuple[Membe
 
 def _fit(recipe: Recipe, names: list[str], held_out: OutOfFold | None) -> Fitted:
     if not recipe.fits:
-        nothing = np.empty((len(names), 0, 6))
+        nothing = np.empty((len(names), 0, len(LABELS)))
         return recipe.fit(nothing, nothing[0], Places.unknown(0))
     if held_out is None:
         raise UserError(f"{recipe.name}: its numbers come from out-of-fold predictions: give --out-of-fold")
