@@ -18,7 +18,10 @@ wanted=0
 found=0
 set --
 for split in test valid; do
-    [ $split = test ] || set -- "$@" --out-of-fold
+    if [ $split = valid ]; then
+        [ "$found" -gt 0 ] || fail "$ICH_ROOT/model has no predictions of the test set by CONFS x FOLDS x EPOCHS; run sh bin/predict.sh first"
+        set -- "$@" --out-of-fold
+    fi
     for conf in $CONFS; do
         for fold in $FOLDS; do
             for epoch in $EPOCHS; do
@@ -32,7 +35,6 @@ for split in test valid; do
         done
     done
 done
-[ "$found" -gt 0 ] || fail "$ICH_ROOT/model has no predictions of CONFS x FOLDS x EPOCHS; run sh bin/predict.sh first"
 [ "$found" -eq "$wanted" ] || echo "bagging the $found of $wanted prediction files that exist" >&2
 
 run "$PYTHON" -m src.ensemble.make_submission --sample "$csv" --output "$ICH_ROOT/submission/submission.csv" \

@@ -1,5 +1,6 @@
 """Predict with the checkpoints of one classifier: each fold's held-out slices, or the test set."""
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -66,8 +67,7 @@ def predict(
             group = due[first : first + together]
             last = first + len(group)
             desc = f"{each.name}, checkpoint{'s' if len(group) > 1 else ''} {_range(first + 1, last)} of {len(due)}"
-            kept_at = layout.unfinished(config.name, f"{each.word}_{_range(first + 1, last, '-')}")
-            with _kept(accelerator, kept_at, group, len(each.stacks), save_s) as kept:
+            with _kept(accelerator, layout.unfinished(config.name), each.word, group, len(each.stacks), save_s) as kept:
                 _predict(config, accelerator, network, each.stacks, group, kept, desc)
                 if accelerator.is_main_process:
                     for job, probabilities in zip(group, kept.probabilities, strict=True):
@@ -118,10 +118,12 @@ def _predict(
 
 @contextmanager
 def _kept(
-    accelerator: Accelerator, path: Path, group: Sequence[Job], n_slices: int, save_s: float
+    accelerator: Accelerator, folder: Path, word: str, group: Sequence[Job], n_slices: int, save_s: float
 ) -> Iterator[Unfinished]:
     """What is predicted so far, which the first process keeps now and then and where the run is told to stop."""
     key = json.dumps([asdict(job.origin) for job in group])
+    # by its networks: where some files of a pass are finished, what is left may be another number of groups
+    path = folder / f"{word}_{hashlib.sha256(key.encode()).hexdigest()[:12]}.npz"
     kept = Unfinished(path, key, len(group), n_slices, save_s if accelerator.is_main_process else float("inf"))
     try:
         yield kept
@@ -141,8 +143,8 @@ def _fitting(accelerator: Accelerator, network: Network) -> int:
     return int(min(gather_object([max(1, free // 2 // weights)])))  # the processes must agree
 
 
-def _range(first: int, last: int, between: str = " to ") -> str:
-    return f"{first}{between}{last}" if last > first else f"{first}"
+def _range(first: int, last: int) -> str:
+    return f"{first} to {last}" if last > first else f"{first}"
 
 
 def main() -> None:

@@ -72,6 +72,20 @@ def judge(held_out: OutOfFold, recipe: Recipe) -> Judged:
     )
 
 
+def require_same_networks(predictions: Sequence[Predictions], out_of_fold: Sequence[Predictions]) -> None:
+    """Raise UserError where a network's out-of-fold file and its test file are by other weights or in other views."""
+    held_out = {(o.conf, o.fold, o.epoch): each for each in out_of_fold if (o := each.origin) is not None}
+    for each in predictions:
+        origin = each.origin
+        other = None if origin is None else held_out.get((origin.conf, origin.fold, origin.epoch))
+        if origin is None or other is None or other.origin is None:
+            continue
+        if (origin.checkpoint, origin.views) != (other.origin.checkpoint, other.origin.views):
+            raise UserError(
+                f"{each.path} and {other.path} are by other weights or in other views; run bin/predict.sh again"
+            )
+
+
 def loss_by_network(predictions: Sequence[Predictions], truth: Truth) -> dict[tuple[str, int, int], float]:
     """The weighted log loss of each out-of-fold file on its own slices, by conf, fold and epoch."""
     return {

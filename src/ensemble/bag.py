@@ -71,6 +71,12 @@ def test_members(predictions: Sequence[Predictions]) -> list[Member]:
     twice = [path for path, count in Counter(each.path.resolve() for each in predictions).items() if count > 1]
     if twice:
         raise UserError(f"given more than once: {first_few(twice)}")
+    origins = Counter(each.origin for each in predictions if each.origin is not None)
+    for each in predictions:
+        if each.origin is not None and each.origin.split != "test":
+            raise UserError(f"{each.path} is out of fold; expected predictions of the test set")
+        if each.origin is not None and origins[each.origin] > 1:
+            raise UserError(f"{each.path}: another file given is by the same network; each counts once")
     parts: dict[str, list[Member]] = defaultdict(list)
     for each in predictions:
         name = str(each.path) if each.origin is None else f"{each.origin.conf} epoch {each.origin.epoch}"

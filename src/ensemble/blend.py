@@ -23,7 +23,8 @@ class Blend:
         """(M, N, 6) -> (N, 6)."""
         if self.of_logits:
             return np.asarray(expit(np.tensordot(self.weights, to_logits(probabilities), axes=1)))
-        return np.tensordot(self.weights, probabilities, axes=1)
+        # weights sum to one but for rounding: of members that are all sure the mean must not be surer than sure
+        return np.clip(np.tensordot(self.weights, probabilities, axes=1), 0, 1)
 
 
 def to_logits(probabilities: np.ndarray) -> np.ndarray:

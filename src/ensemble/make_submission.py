@@ -7,13 +7,13 @@ from typing import Any
 import pandas as pd
 
 from src.arguments import Parser
-from src.ensemble.assemble import assemble, fill, judge, loss_by_network, read_out_of_fold
+from src.ensemble.assemble import assemble, fill, judge, loss_by_network, read_out_of_fold, require_same_networks
 from src.ensemble.blend import BLENDS
 from src.ensemble.calibrate import CALIBRATIONS
 from src.ensemble.manifest import Inputs, read_manifest, sha256, write_manifest
 from src.ensemble.recipe import Recipe
 from src.ensemble.submission import check_submission, make_submission, read_sample, read_submission, score_submission
-from src.errors import UserError, run_command
+from src.errors import UserError, first_few, run_command
 from src.evaluate.out_of_fold import read_truth
 from src.files.atomic import replacing
 from src.files.label_csv import pivot_labels
@@ -27,6 +27,9 @@ def make(inputs: Inputs, output: Path, expected: str | None = None) -> None:
 
     expected: SHA-256 of the bytes that must come out. Raises UserError, and writes nothing, where others do.
     """
+    given_files = [inputs.sample, *inputs.tables, *inputs.predictions, *inputs.out_of_fold]
+    if output.resolve() in [each.resolve() for each in given_files]:
+        raise UserError(f"{output} is one of the inputs; give another --output")
     layout = None if inputs.root is None else Layout(inputs.root)
     sample = read_sample(inputs.sample)
     predictions = [read_predictions(path) for path in inputs.predictions]
@@ -38,6 +41,7 @@ def make(inputs: Inputs, output: Path, expected: str | None = None) -> None:
         truth = read_truth(layout)
         places = None if inputs.recipe.smooth_mm == 0 else layout.table("train")
         given = [read_predictions(path) for path in inputs.out_of_fold]
+        require_same_networks(predictions, given)
         held_out = read_out_of_fold(given, truth, places)
         judged = judge(held_out, inputs.recipe)
         losses = loss_by_network(given, truth)
@@ -45,6 +49,9 @@ def make(inputs: Inputs, output: Path, expected: str | None = None) -> None:
         print(_table(judged.scores, 4))
         print(f"\ncorrelation of members, within labels\n{_table(judged.correlations, 3)}\n")
     bagged, numbers = assemble(predictions, inputs.recipe, held_out, layout)
+    unjudged = [name for name in numbers["weights"] if held_out is not None and name not in held_out.names]
+    if unjudged:
+        print(f"no out-of-fold predictions of {first_few(unjudged)}: the figures above are of the others alone\n")
     bagged, filled = fill(bagged, pd.Index(split_row_ids(sample["ID"])[0].unique()), layout)
     submission = make_submission(sample, bagged)
     check_submission(submission, sample, str(output))
@@ -101,7 +108,7 @@ def _words(numbers: dict[str, Any]) -> str:
     parts = []
     for name, value in numbers.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{key} {number:.3g}" for key, number in value.items())
+            value = ", ".join(f"{key} {number:.3f}" for key, number in value.items())
         parts.append(f"{name} {value}")
     return "; ".join(parts)
 
@@ -109,7 +116,10 @@ def _words(numbers: dict[str, Any]) -> str:
 def _smooth(text: str) -> float | None:
     if text == "auto":
         return None
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
     if not 0 <= number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text}: expected millimetres, 0 or more, or auto")
     return number
@@ -164,6 +174,14 @@ def main() -> None:
         parser.error(f"expected one of {', '.join(modes)}, found {' and '.join(given) or 'none'}")
     if args.truth is not None and args.check is None:
         parser.error("--truth goes with --check")
+    if args.predictions is None:
+        idle = [
+            name
+            for name in ("root", "out_of_fold", "blend", "smooth", "calibrate")
+            if getattr(args, name) != parser.get_default(name)
+        ]
+        if idle:
+            parser.error(f"--{idle[0].replace('_', '-')} goes with --predictions")
     if args.rebuild is not None:
         inputs, made = read_manifest(args.rebuild)
         make(inputs, args.output or Path(made["path"]), made["sha256"])

@@ -246,6 +246,9 @@ def main() -> None:
         f"folds: {', '.join(map(str, folds))}; prediction files: {len(predictions)}\n"
         f"in brackets 95 % intervals, from {args.resamples} resamples of the patients; a dash: not defined"
     )
+    silent = [str(each.path) for each in predictions if each.origin is None]
+    if silent:
+        print(f"that no network saw what it predicts is not said, so not checked, in {first_few(silent)}")
     if len(folds) < 2:
         print("no sensitivity, specificity, PPV, NPV: their thresholds are fixed on other folds, and none is predicted")
     frames = {

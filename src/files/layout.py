@@ -32,9 +32,9 @@ class Layout:
         """What training and prediction make of one classifier and one fold."""
         return FoldFolder(self.root / "model" / conf_name / f"fold{fold}")
 
-    def unfinished(self, conf_name: str, what: str) -> Path:
-        """How far a prediction has come that was interrupted; gone when it has finished."""
-        return self.root / "model" / conf_name / "unfinished" / f"{what}.npz"
+    def unfinished(self, conf_name: str) -> Path:
+        """How far predictions have come that were interrupted; gone when they have finished."""
+        return self.root / "model" / conf_name / "unfinished"
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def read_csv(path: Path, columns: Iterable[str], *, dtype: dict[str, str] | None
     if not path.is_file():
         raise UserError(f"{path} is missing; expected a CSV file with the columns {', '.join(columns)}")
     try:
-        table = pd.read_csv(path, dtype=dtype)
+        table = pd.read_csv(path, dtype=dtype, index_col=False)  # else a row too long shifts all columns
     except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
         raise UserError(f"{path} is not a readable CSV file: {error}") from error
     missing = [column for column in columns if column not in table.columns]

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import re
@@ -25,10 +26,11 @@ from src.classify.predict import predict
 from src.classify.split import read_split
 from src.classify.stacks import find_stacks
 from src.config import Config, WindowConf
-from src.errors import UserError
+from src.errors import Stopped, UserError
 from src.files.images import ImageStore
 from src.files.layout import Layout
 from src.files.predictions import read_predictions
+from src.files.unfinished import Unfinished
 from src.labels import LABELS
 
 
@@ -216,16 +218,23 @@ def _command(layout: Layout, config: Config, processes: int) -> list[str]:
     return [sys.executable, "-m", *run, *what]
 
 
-def _end_after_a_save(command: list[str], repository: Path, unfinished: Path, number: signal.Signals) -> str:
+def _end_after_a_save(command: list[str], repository: Path, folder: Path, number: signal.Signals) -> str:
     """Start a command, send all its processes a signal once they have kept some predictions, return what it said.
 
     Of SIGKILL nothing of the run is left, as where the machine fails.
     """
-    before = unfinished.stat().st_mtime_ns if unfinished.is_file() else 0
+
+    def saved() -> list[int]:
+        with contextlib.suppress(FileNotFoundError):
+            return [path.stat().st_mtime_ns for path in folder.glob("test_folds1-3_epochs2-3_*.npz")]
+        return before
+
+    before: list[int] = []
+    before = saved()
     process = subprocess.Popen(
         command, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    while not unfinished.is_file() or unfinished.stat().st_mtime_ns == before:
+    while saved() == before:
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)
     os.killpg(process.pid, number)
@@ -244,10 +253,10 @@ def test_an_interrupted_prediction_goes_on_to_the_same_bytes(
     whole = _files(layout, config)
     for name in whole:
         (layout.root / name).unlink()
-    unfinished = layout.unfinished(config.name, "test_folds1-3_epochs2-3_1-4")
+    folder = layout.unfinished(config.name)
     command = _command(layout, config, processes)
     for number in ends:
-        errors = _end_after_a_save(command, repository, unfinished, number)
+        errors = _end_after_a_save(command, repository, folder, number)
         said = "stopped: the same command goes on from what is finished"
         assert errors.count(said) == (0 if number == signal.SIGKILL else processes)
         assert all("checkpoints 1 to 4 of 4" in line for line in errors.replace(said, "").split("\n") if line)
@@ -257,7 +266,7 @@ def test_an_interrupted_prediction_goes_on_to_the_same_bytes(
     left = re.search(r"test, checkpoints 1 to 4 of 4: (\d+) slices in", result.stdout)
     assert left, result.stdout + result.stderr
     assert 0 < int(left[1]) < slices - 2 * len(ends) + 1
-    assert not unfinished.parent.exists()
+    assert not folder.exists()
     again = _files(layout, config)
     if processes == 1:
         assert again == whole
@@ -265,3 +274,31 @@ def test_an_interrupted_prediction_goes_on_to_the_same_bytes(
         one, two = (pd.read_parquet(io.BytesIO(files[name])) for files in (whole, again))
         assert two["ID"].tolist() == one["ID"].tolist()
         np.testing.assert_allclose(two[list(LABELS)], one[list(LABELS)], atol=1e-6)
+
+
+def test_an_interrupted_group_goes_on_when_others_are_finished(
+    of_two_folds: Layout, config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config.model_copy(update={"batch_size": 4})
+    predict(config, [1, 3], ["test"], [2, 3], of_two_folds)
+    whole = _files(of_two_folds, config)
+    for name in whole:
+        (of_two_folds.root / name).unlink()
+    real, adds = Unfinished.add, []
+
+    def add(kept: Unfinished, index: np.ndarray, probabilities: np.ndarray) -> None:
+        real(kept, index, probabilities)
+        adds.append(None)
+        if len(adds) == 4 + 2:  # four batches of the first group, two of the second
+            raise Stopped("pulled the plug")
+
+    monkeypatch.setattr(Unfinished, "add", add)
+    with pytest.raises(Stopped):
+        predict(config, [1, 3], ["test"], [2, 3], of_two_folds, at_once=2)
+    assert len(_files(of_two_folds, config)) == 2
+    capsys.readouterr()
+    predict(config, [1, 3], ["test"], [2, 3], of_two_folds, at_once=2)
+    slices = len(ImageStore(of_two_folds.store("test")))
+    assert f"checkpoints 1 to 2 of 2: {slices - 8} slices in" in capsys.readouterr().out
+    assert _files(of_two_folds, config) == whole
+    assert not of_two_folds.unfinished(config.name).exists()

@@ -1,4 +1,6 @@
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ import pytest
 from src.ensemble.bag import bag, out_of_fold_members
 from src.ensemble.bag import test_members as as_members
 from src.errors import UserError
-from src.files.predictions import Predictions
+from src.files.predictions import Predictions, read_predictions
 
 Make = Callable[..., Predictions]
 
@@ -59,3 +61,12 @@ def test_test_files_and_overlapping_folds_are_not_out_of_fold(make: Make) -> Non
     overlapping = [make(["ID_1"], 0.5, fold=fold, split="valid") for fold in (0, 1)]
     with pytest.raises(UserError, match="net epoch 2: more than one fold predicts the same slices: ID_1"):
         out_of_fold_members(overlapping)
+
+
+def test_copies_and_other_splits_are_no_members(make: Make, tmp_path: Path) -> None:
+    one = make(["ID_1"], 0.5)
+    copy = shutil.copy(one.path, tmp_path / "copy.parquet")
+    with pytest.raises(UserError, match="another file given is by the same network"):
+        as_members([one, read_predictions(Path(copy))])
+    with pytest.raises(UserError, match="is out of fold; expected predictions of the test set"):
+        as_members([make(["ID_1"], 0.5, split="valid")])

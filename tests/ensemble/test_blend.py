@@ -69,3 +69,11 @@ def test_copies_and_a_single_member() -> None:
     np.testing.assert_allclose(fit_weights(probabilities, targets), [1])
     copies = np.concatenate([probabilities, probabilities])
     np.testing.assert_allclose(Blend(fit_weights(copies, targets))(copies), probabilities[0])
+
+
+def test_certain_members_stay_probabilities() -> None:
+    for count in range(1, 30):
+        weights = np.random.default_rng(count).random(count)
+        certain = np.ones((count, 1, 6))
+        assert Blend(weights / weights.sum())(certain).max() <= 1
+        assert Blend(np.full(count, 1 / count))(certain).max() <= 1

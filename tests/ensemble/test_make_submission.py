@@ -216,7 +216,11 @@ def test_mistakes_are_named(own: Path, run: Run, refused: Refused) -> None:
     refused([*without_root, "--smooth", "5"], "give --root")
     refused([*without_root, "--out-of-fold", _files(own, "valid")[0]], "give --root")
     refused([*making, "--smooth", "-1"], "--smooth: -1: expected millimetres")
-    refused([*making, "--smooth", "x"], "--smooth")
+    refused([*making, "--smooth", "x"], "--smooth: x: expected millimetres")
+    refused(["--check", "x.csv", "--sample", "y.csv", "--blend", "weights"], "--blend goes with --predictions")
+    refused(["--rebuild", "x.json", "--smooth", "5"], "--smooth goes with --predictions")
+    sample = making[making.index("--sample") + 1]
+    refused([*making, "--output", sample], "is one of the inputs; give another --output")
     refused([*making, "--check", "x.csv"], "expected one of --predictions, --rebuild, --check, found")
     refused([], "found none")
     refused([*making, "--truth", "x.csv"], "--truth goes with --check")
@@ -228,8 +232,16 @@ def test_mistakes_are_named(own: Path, run: Run, refused: Refused) -> None:
     assert run(*making, "--out-of-fold", *one_fold).returncode == 0  # the plain bag of one fold
     wrong = run(*making, "--blend", "weights")
     assert (wrong.returncode, len(wrong.stderr.strip().splitlines())) == (2, 1)
+    retrained = own / "model/y/fold4/valid_epoch3.parquet"
+    frame = pd.read_parquet(retrained)
+    other = Origin("y", 4, 3, "another", "valid", "s", "Identity")
+    write_predictions(retrained, frame["ID"], frame[list(LABELS)].to_numpy(), other)
+    refused([*making, "--out-of-fold", str(retrained)], "are by other weights or in other views")
+    retrained.unlink()
     moved = own / "model/x/fold0/valid_epoch2.parquet"
     shutil.copy(own / "model/x/fold1/valid_epoch2.parquet", moved)
     frame = pd.read_parquet(moved)
-    write_predictions(moved, frame["ID"], frame[list(LABELS)].to_numpy(), Origin("x", 0, 2, "c", "valid", "s", "v"))
+    write_predictions(
+        moved, frame["ID"], frame[list(LABELS)].to_numpy(), Origin("x", 0, 2, "c", "valid", "s", "Identity")
+    )
     refused([*making, "--out-of-fold", str(moved)], "are not in fold 0, so its network was trained on them")

@@ -76,7 +76,7 @@ def test_places_are_found_by_id(tmp_path: Path) -> None:
     table = pd.DataFrame({"ID": ["a", "b", "c"], "SeriesInstanceUID": ["x", "y", "x"], "z": [1.0, 2.0, np.nan]})
     write_table(table, tmp_path / "t.parquet")
     places = read_places(tmp_path / "t.parquet", pd.Index(["c", "a"]))
-    assert places.series[0] == places.series[1]
+    assert places.series[0] == places.series[1] != read_places(tmp_path / "t.parquet", pd.Index(["b"])).series[0]
     np.testing.assert_array_equal(places.z, [np.nan, 1])
     with pytest.raises(UserError, match=r"t.parquet lacks 1 predicted slices: d"):
         read_places(tmp_path / "t.parquet", pd.Index(["d", "a"]))
