@@ -58,4 +58,5 @@ def folder_of_one_run(accelerator: Accelerator, folder: Path) -> Iterator[None]:
 def require_agreement(accelerator: Accelerator, what: str, value: Any) -> None:
     """Raise UserError in all processes where they see different things, as machines without shared storage do."""
     if len(set(gather_object([repr(value)]))) > 1:
+        _leave()  # all of them end here: one whose peer is gone first would abort, and its status would be lost
         raise UserError(f"the processes see different {what}: --root must be the same storage on all machines")
