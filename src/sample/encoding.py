@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from src.sample.anatomy import Image
-
 _WRAP = 4096  # values of 12 bits
 
 
@@ -23,7 +21,7 @@ class Encoding:
     padding_hu: int | None = None  # outside the circle that the scanner reconstructs
     wraps: bool = False
 
-    def to_stored(self, hu: Image, outside: NDArray[np.bool_]) -> NDArray[np.int16] | NDArray[np.uint16]:
+    def to_stored(self, hu: NDArray[np.float32], outside: NDArray[np.bool_]) -> NDArray[np.int16] | NDArray[np.uint16]:
         """Encode a slice.
 
         hu: (rows, columns) HU. outside: the same shape, true outside the reconstruction circle.

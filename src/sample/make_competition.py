@@ -19,11 +19,23 @@ from src.errors import UserError, first_few, run_command
 from src.labels import LABELS, SUBTYPES
 from src.preprocess.engine import run_tasks
 from src.sample.dicom_writer import encode_dicom
+from src.sample.easy.scan import Scan as EasyScan
 from src.sample.encoding import ENCODINGS
-from src.sample.plan import MIN_PATIENTS, Plan, Study, make_plan
-from src.sample.render import Patient, RenderedSlice, Scan
+from src.sample.hard.scan import Scan as HardScan
+from src.sample.plan import (
+    BLEEDING_SHARE,
+    DIFFICULTIES,
+    MIN_PATIENTS,
+    MIXTURE,
+    Mixture,
+    Plan,
+    make_plan,
+    parse_mixture,
+)
+from src.sample.rendered import RenderedSlice
 
-DIFFICULTIES = ("easy",)
+SCANS: dict[str, type[EasyScan] | type[HardScan]] = {"easy": EasyScan, "hard": HardScan}
+DEFAULTS = {"easy": {"slices": 12, "size": 256}, "hard": {"slices": 32, "size": 512}}  # of the command line
 GENERATOR_VERSION = 1  # raise it when the same settings give other files
 GENERATOR = "src.sample.make_competition"
 MARKER = "generated.json"
@@ -45,19 +57,35 @@ class Summary:
 
 
 def make_competition(
-    output: Path, *, patients: int, slices: int, size: int, difficulty: str = "easy", seed: int = 0, jobs: int = 1
+    output: Path,
+    *,
+    patients: int,
+    slices: int,
+    size: int,
+    difficulty: str = "easy",
+    seed: int = 0,
+    bleeding: float | None = None,
+    mixture: Mixture | None = None,
+    jobs: int = 1,
 ) -> Summary:
     """Generate a competition in the folder `output`, all of it or nothing.
 
     patients: in train and test together. slices: mean number per series. size: rows (and columns, but for one series).
+    bleeding, mixture: the share of patients who bleed and what of, as for `plan.make_plan`; of hard heads only.
     jobs: processes. The same settings give the same bytes, by however many. Where `output` already holds them, nothing
     is done; where it holds another generated competition, that is replaced. Raises UserError where it holds anything
     else.
     """
-    if difficulty not in DIFFICULTIES:
-        raise UserError(f"difficulty {difficulty!r}: expected one of {', '.join(DIFFICULTIES)}")
-    layout = {"patients": patients, "slices": slices, "size": size, "seed": seed}
-    settings, plan = {**layout, "difficulty": difficulty}, make_plan(**layout)
+    layout: dict[str, Any] = {"patients": patients, "slices": slices, "size": size, "seed": seed}
+    settings = {**layout, "difficulty": difficulty}
+    if difficulty == "hard":
+        layout |= {"difficulty": difficulty, "bleeding": bleeding or BLEEDING_SHARE[difficulty]}
+        layout["mixture"] = mixture or MIXTURE
+        mixed = [["+".join(subtypes), weight] for subtypes, weight in layout["mixture"]]
+        settings |= {"bleeding": layout["bleeding"], "mixture": mixed}
+    elif bleeding is not None or mixture is not None:
+        raise UserError(f"--bleeding and --mixture go with --difficulty hard, not {difficulty}")
+    plan = make_plan(**layout)
     output = output.resolve()
     marker = _read_marker(output)
     same = marker.get("version") == GENERATOR_VERSION and marker.get("settings") == settings
@@ -74,7 +102,7 @@ def make_competition(
     return summary
 
 
-def _generate(folder: Path, plan: Plan, layout: dict[str, int], jobs: int) -> Summary:
+def _generate(folder: Path, plan: Plan, layout: dict[str, Any], jobs: int) -> Summary:
     """Write images and tables. layout: what the plan was made of."""
     for split in SPLITS:
         (folder / f"stage_2_{split}").mkdir()
@@ -93,21 +121,21 @@ def _generate(folder: Path, plan: Plan, layout: dict[str, int], jobs: int) -> Su
     return _summarise(plan, labels)
 
 
-def write_study(folder: str, layout: tuple[tuple[str, int], ...], number: int) -> list[np.ndarray]:
+def write_study(folder: str, layout: tuple[tuple[str, Any], ...], number: int) -> list[np.ndarray]:
     """Write the images of one study of a plan, and return the labels of each, (6,). It depends on no other study.
 
     folder: of the competition; layout: the arguments of `make_plan`.
     """
     settings = dict(layout)
     plan, seed = make_plan(**settings), settings["seed"]
-    study = plan.studies[number]
-    scan, labels = _scan(study, seed), []
+    study, scan_of = plan.studies[number], SCANS[plan.difficulty].of
+    scan, labels = scan_of(study, seed), []
     for index, slice_id in enumerate(study.slice_ids):
         rendered = scan.slice(index)
         twin, copy = plan.identical
         if slice_id == copy:
             source = next(each for each in plan.studies if twin in each.slice_ids)
-            rendered = _with_pixels_of(rendered, _scan(source, seed).slice(source.slice_ids.index(twin)))
+            rendered = _with_pixels_of(rendered, scan_of(source, seed).slice(source.slice_ids.index(twin)))
         if slice_id == plan.constant:
             rendered = RenderedSlice(
                 np.zeros_like(rendered.stored), rendered.header, np.zeros_like(rendered.labels), {}
@@ -118,10 +146,6 @@ def write_study(folder: str, layout: tuple[tuple[str, int], ...], number: int) -
         (Path(folder) / f"stage_2_{study.split}" / f"{slice_id}.dcm").write_bytes(content)
         labels.append(rendered.labels)
     return labels
-
-
-def _scan(study: Study, seed: int) -> Scan:
-    return Scan(Patient.draw(seed, study.patient, study.bleeds), study, seed)
 
 
 def _with_pixels_of(rendered: RenderedSlice, other: RenderedSlice) -> RenderedSlice:
@@ -250,6 +274,10 @@ def report(summary: Summary, output: Path) -> str:
     return "\n".join(lines)
 
 
+def _defaults(option: str) -> str:
+    return ", ".join(f"{values[option]} for {difficulty}" for difficulty, values in DEFAULTS.items())
+
+
 def main() -> None:
     """Parse the command line, generate, report."""
     parser = Parser(
@@ -260,19 +288,33 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make or to replace")
     parser.add_argument("--patients", type=int, default=36, help=f"train and test together, at least {MIN_PATIENTS}")
-    parser.add_argument("--slices", type=int, default=12, help="mean number per series (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=256, help="rows and columns (default: %(default)s)")
-    parser.add_argument("--difficulty", choices=DIFFICULTIES, default="easy", help="easy: large bright bleeds")
+    parser.add_argument("--slices", type=int, help=f"mean number per series (default: {_defaults('slices')})")
+    parser.add_argument("--size", type=int, help=f"rows and columns (default: {_defaults('size')})")
+    parser.add_argument(
+        "--difficulty", choices=DIFFICULTIES, default="easy",
+        help="easy: simple heads, large bright bleeds; hard: as real CT (docs/hard.md) (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--bleeding", type=float, metavar="SHARE",
+        help=f"hard: share of patients who bleed (default: {BLEEDING_SHARE['hard']})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--mixture", type=parse_mixture, metavar="SUBTYPES=WEIGHT[,...]",
+        help="hard: what they bleed of, such as subdural=3,subdural+subarachnoid=1 (default: as in the competition)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: %(default)s)")
     parser.add_argument("--jobs", type=positive, default=os.cpu_count(), help="processes (default: all cores)")
     options = parser.parse_args()
+    default = DEFAULTS[options.difficulty]
     summary = make_competition(
         options.output,
         patients=options.patients,
-        slices=options.slices,
-        size=options.size,
+        slices=options.slices if options.slices is not None else default["slices"],
+        size=options.size if options.size is not None else default["size"],
         difficulty=options.difficulty,
         seed=options.seed,
+        bleeding=options.bleeding,
+        mixture=options.mixture,
         jobs=options.jobs,
     )
     print(report(summary, options.output))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from src.labels import SUBTYPES
-from src.sample.anatomy import Head, Plane
-from src.sample.bleeds import BLEEDS
-from src.sample.render import VISIBLE_MM2
+from src.sample.easy.anatomy import Head, Plane
+from src.sample.easy.bleeds import BLEEDS
+from src.sample.easy.scan import VISIBLE_MM2
 
 PIXEL_MM = 2.0
 

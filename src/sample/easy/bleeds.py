@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from src.labels import SUBTYPES
-from src.sample.anatomy import Image, Section, blend, coverage, ellipsoid
+from src.sample.easy.anatomy import Image, Section, blend, coverage, ellipsoid
 
 OEDEMA = 17.0  # HU
 _EASY_HU = (66.0, 79.0)  # bright even for fresh blood

@@ -5,29 +5,19 @@ from functools import cached_property
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from src.labels import LABELS
-from src.sample.anatomy import Head, Image, Plane
-from src.sample.bleeds import BLEEDS, Bleed
 from src.sample.dicom_writer import SliceHeader
+from src.sample.easy.anatomy import Head, Image, Plane
+from src.sample.easy.bleeds import BLEEDS, Bleed
 from src.sample.encoding import ENCODINGS
 from src.sample.plan import Study
+from src.sample.rendered import RenderedSlice
 
 VISIBLE_MM2 = 250.0  # a bleed that covers less of a section is neither painted nor labelled
 HEAD_SPAN_MM = 102.0  # from the petrous ridges to the vertex
 SPACING_MM = (2.5, 8.5)  # limits of the distance between sections
 HEAD_MIDDLE_MM = 9.0  # z of the middle of that span
-
-
-@dataclass(frozen=True)
-class RenderedSlice:
-    """One slice as it will be written, and the truth about it."""
-
-    stored: NDArray[np.int16] | NDArray[np.uint16]  # (rows, columns)
-    header: SliceHeader
-    labels: NDArray[np.uint8]  # (6,), in the order of LABELS
-    covers: dict[str, Image]  # subtype -> share of each pixel that is blood, where it is labelled
 
 
 @dataclass(frozen=True)
@@ -51,6 +41,11 @@ class Scan:
     patient: Patient
     study: Study
     seed: int
+
+    @classmethod
+    def of(cls, study: Study, seed: int) -> "Scan":
+        """The scan that belongs to a study of the plan."""
+        return cls(Patient.draw(seed, study.patient, study.bleeds), study, seed)
 
     @cached_property
     def _pose(self) -> "_Pose":

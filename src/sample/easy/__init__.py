@@ -1,0 +1,1 @@
+"""Heads of a few dozen simple shapes, with large bright bleeds: what a network learns from in minutes."""

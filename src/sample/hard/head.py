@@ -1,0 +1,132 @@
+"""One patient's head: the atlas deformed, and how its tissues look.
+
+Every head is Colin27's, mirrored or not, stretched, bent by a smooth random field, older or younger. What that cannot
+give, another order of gyri, is said in docs/hard.md.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from src.sample.hard.atlas import Brain, Image, Skull
+
+Nodes = NDArray[np.floating[Any]]  # (3, ...) mm, or (...) of a scalar
+
+BEND_MM = 24.0  # distance of the nodes of the random field that bends a head
+MEAN_SIZE = 0.93  # of a head to the atlas: MNI space is that much larger than life
+BEND_NODES = (10, 12, 10)  # z, y, x
+# tissue coordinate of the atlas -> HU, before what age and patient add
+TISSUE_HU = ((0.0, 7.0), (0.14, 9.0), (0.45, 35.0), (0.58, 37.5), (0.74, 34.0), (0.9, 28.5), (1.0, 27.5))
+_STEPS = 1024  # of the look-up table of tissue
+VENOUS_HU, LINING_HU = 52.0, 44.0
+MARROW_MM = (1.2, 2.4)  # below the surface of bone: where compact bone ends, and spongy bone begins
+SPONGY_BONE_HU, COMPACT_BONE_HU = 700.0, 1450.0
+
+
+@dataclass(frozen=True)
+class Head:
+    """A patient's anatomy, in the frame of the atlas."""
+
+    mirrored: bool
+    scale: tuple[float, float, float]  # of the patient's head to the atlas, along x, y, z
+    shear: float  # of the two sides against each other: plagiocephaly
+    bend_mm: float  # standard deviation of the random field
+    seed: int
+    atrophy: float  # 0 a young brain, 1 one of great age: by how much fluid gains on tissue
+    ventricle_mm: float  # by which the walls of the ventricles are apart
+    skull_mm: float  # by which bone is thicker on each side
+    lining_mm: float  # from bone to where fluid is seen
+    white_matter: float  # 0..1: how dark age has made the white matter around the ventricles
+    tissue_hu: float  # added to all tissue of the brain
+    contrast: float  # of grey against white matter, 1 as in the atlas
+    marrow_hu: float  # of the diploe
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> "Head":
+        """Draw an adult."""
+        age = rng.beta(1.6, 1.3)  # 0 at twenty, 1 at ninety; those who bleed are mostly old
+        size = rng.normal(MEAN_SIZE, 0.028)
+        return cls(
+            mirrored=bool(rng.integers(2)),
+            scale=tuple(float(size * rng.normal(1.0, 0.028)) for _ in range(3)),  # type: ignore[arg-type]
+            shear=float(rng.normal(0.0, 0.02)),
+            bend_mm=float(rng.uniform(1.6, 3.0)),
+            seed=int(rng.integers(2**32)),
+            atrophy=float(np.clip(rng.normal(0.85 * age - 0.1, 0.15), -0.15, 1.0)),
+            ventricle_mm=float(np.clip(rng.normal(2.4 * age - 0.3, 0.7), -0.5, 4.5)),
+            skull_mm=float(np.clip(rng.normal(-0.4, 0.4), -0.8, 0.9)),
+            lining_mm=float(np.clip(rng.normal(3.0 - 1.4 * age, 0.4), 0.9, 3.6)),
+            white_matter=float(np.clip(rng.normal(1.1 * age - 0.45, 0.2), 0.0, 1.0)),
+            tissue_hu=float(rng.normal(-1.2, 1.2)),
+            contrast=float(rng.uniform(0.75, 1.1)),
+            marrow_hu=float(rng.normal(SPONGY_BONE_HU, 120)),
+        )
+
+    @cached_property
+    def _bend(self) -> Nodes:
+        """Displacements in mm at the nodes of the random field: (3, z, y, x)."""
+        rng = np.random.default_rng(self.seed)
+        field = ndimage.gaussian_filter(rng.standard_normal((3, *BEND_NODES)), (0, 0.7, 0.7, 0.7))
+        return (field * (self.bend_mm / field.std())).astype(np.float32)
+
+    def to_atlas(self, points: Nodes) -> Nodes:
+        """Where points of this head lie in the atlas. points: (3, z, y, x) mm about the anterior commissure."""
+        x, y, z = points
+        nodes = np.stack([z, y, x]) / BEND_MM + (np.array(BEND_NODES).reshape(3, 1, 1, 1) - 1) / 2
+        bend = np.stack([ndimage.map_coordinates(each, nodes, order=3, mode="nearest") for each in self._bend])
+        side = -1.0 if self.mirrored else 1.0
+        straight = np.stack([side * x + self.shear * y, y, z]) / np.reshape(self.scale, (3, 1, 1, 1))
+        return (straight + bend).astype(np.float32)
+
+    @cached_property
+    def _tissue_table(self) -> Image:
+        """HU of the tissue coordinate in `_STEPS` steps."""
+        levels, hu = np.array(TISSUE_HU).T
+        hu = np.where(levels > 0.3, 33.0 + self.contrast * (hu - 33.0) + self.tissue_hu, hu)
+        return np.interp(np.linspace(0, 1, _STEPS), levels, hu).astype(np.float32)
+
+    def brain_hu(self, brain: Brain, skull: Skull, fluid: Image) -> Image:
+        """HU within the skull. fluid: (rows, columns) by how much the tissue coordinate is lower than in the atlas."""
+        tissue = brain.tissue - fluid * np.clip(1.6 - 1.6 * brain.tissue, 0.0, 1.0)
+        hu = self._tissue_table[np.clip(tissue * (_STEPS - 1), 0, _STEPS - 1).astype(np.int32)]
+        wall = brain.ventricle + np.float32(self.ventricle_mm)
+        if self.white_matter:
+            halo = np.clip((wall + 4.0) * 0.16 + 0.12 * brain.patch, 0.0, 1.0) * np.clip(3 * tissue - 1.6, 0.0, 1.0)
+            hu = hu - (9.0 * self.white_matter) * halo
+        hu = hu + skull.dura * (VENOUS_HU - hu) + 0.6 * brain.patch
+        lining = np.clip(
+            np.float32(self.lining_mm + 0.5) - skull.depth, 0.0, 1.0
+        )  # dura, and small vessels on the brain
+        hu = hu + lining * (LINING_HU - hu)
+        return hu + self.ventricle_share(brain) * (6.0 - hu)
+
+    def ventricle_share(self, brain: Brain) -> Image:
+        """Share of ventricle in [0, 1]."""
+        return np.clip(brain.ventricle + np.float32(self.ventricle_mm + 0.5), 0.0, 1.0)
+
+    def bone_share(self, skull: Skull) -> Image:
+        """Share of bone in [0, 1]."""
+        return np.clip(skull.bone + np.float32(self.skull_mm + 0.5), 0.0, 1.0)
+
+    def bone_hu(self, skull: Skull, brain: Brain) -> Image:
+        """HU of bone: compact at the surface, spongy within."""
+        start, end = MARROW_MM
+        spongy = np.clip((skull.bone + np.float32(self.skull_mm) - start) * (1 / (end - start)), 0.0, 1.0)
+        marrow = self.marrow_hu + 90.0 * brain.grain + 90.0 * brain.patch
+        return COMPACT_BONE_HU + spongy * (marrow - COMPACT_BONE_HU)
+
+    def with_cells(self, hu: Image, where: Nodes, brain: Brain, skull: Skull) -> Image:
+        """Air cells in the bone of the mastoid, walls of bone in the air of the ethmoid: neither is in the atlas."""
+        x, y, z = where
+        mastoid = 1.0 - np.abs(np.abs(x) - 51.0) * 0.06 - np.abs(y - 38.0) * 0.035 - np.abs(z + 38.0) * 0.035
+        cells = np.clip(np.minimum(np.minimum(4.0 * mastoid, skull.bone - 0.7), 2.2 * brain.grain + 0.7), 0.0, 1.0)
+        hu = hu + cells * (-850.0 - hu)
+        ethmoid = 1.0 - np.abs(x) * 0.055 - np.abs(y + 38.0) * 0.035 - np.abs(z + 30.0) * 0.05
+        walls = (
+            np.clip(4.0 * ethmoid, 0.0, 1.0) * np.clip(1.0 - 2.6 * np.abs(brain.grain), 0.0, 1.0) * (skull.depth < -1.0)
+        )
+        return hu + walls * np.maximum(350.0 - hu, 0.0)

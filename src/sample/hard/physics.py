@@ -1,0 +1,152 @@
+"""What a scanner adds to anatomy: its sharpness, the grain of its noise, beam hardening, streaks of metal, motion.
+
+Beam hardening and the strength of noise come from projections of the section, as they do in a scanner (Kak and Slaney,
+Principles of Computerized Tomographic Imaging, 1988, chapters 3 and 4), on a coarse grid: both are smooth.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+from scipy import fft, sparse
+
+from src.sample.hard.atlas import Image
+
+COARSE = 96  # pixels of the side of the coarse grid
+ANGLES = 90
+WATER_PER_MM = 0.0195  # attenuation at the mean energy of a 120 kV beam (70 keV)
+GLARE = ((0.075, 2.3), (0.03, 8.0))  # share of bone's HU, standard deviation in mm; from the real scan in docs/hard.md
+GLARE_PIXELS = 2  # side of the squares in which it is worked out
+BONE_FROM_HU, METAL_HU = 150.0, 3000.0
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """How one scan came out."""
+
+    psf_mm: float  # standard deviation of the point spread
+    edge: float  # strength of edge enhancement by the kernel
+    noise_hu: float  # standard deviation in the middle of the brain
+    grain_per_mm: float  # by which the noise's power falls to 1/e beyond its peak
+    glare: float  # of bone's HU, that is spread over several mm around it
+    hardening: float  # HU for each cm of bone squared along a ray
+    cupping_hu: float  # by which the middle is darker than the rim
+    motion: float  # 0 none .. 1: how likely a slice is blurred
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> "Scanner":
+        """Draw a scanner with a protocol for heads: 4..7 mm, soft-tissue kernel."""
+        return cls(
+            psf_mm=float(rng.uniform(0.3, 0.44)),
+            edge=float(rng.uniform(0.0, 0.12)),
+            noise_hu=float(np.clip(np.exp(rng.normal(np.log(3.9), 0.28)), 2.0, 8.0)),
+            grain_per_mm=float(rng.uniform(0.1, 0.24)),
+            glare=float(rng.uniform(0.5, 1.2)),
+            hardening=float(rng.uniform(3.0, 9.0)),
+            cupping_hu=float(rng.uniform(0.0, 2.5)),
+            motion=float(rng.choice([0.0, 0.0, 0.0, 0.3])),
+        )
+
+    def take(self, hu: Image, pixel_mm: float, rng: np.random.Generator) -> Image:
+        """Make an image of a section. hu: (rows, columns) without noise; rows and columns even. Returns HU."""
+        hu = self._blur(hu, pixel_mm, rng)
+        error, noise = self._projected(hu, pixel_mm)
+        return hu + error + noise * self._noise(hu.shape, pixel_mm, rng)
+
+    def _blur(self, hu: Image, pixel_mm: float, rng: np.random.Generator) -> Image:
+        if self.motion and rng.random() < self.motion:
+            # the head turned between the views of one rotation: two positions are seen at once
+            turn = cv2.getRotationMatrix2D((hu.shape[1] / 2, hu.shape[0] / 2), rng.normal(0, 1.2), 1.0)
+            turn = turn + np.stack([np.zeros(2), np.zeros(2), rng.normal(0, 1.5 / pixel_mm, 2)], axis=1)
+            moved = cv2.warpAffine(hu, turn, hu.shape[::-1], borderValue=-1000.0)
+            hu = 0.6 * hu + 0.4 * np.asarray(moved, dtype=np.float32)
+        sharp = cv2.GaussianBlur(hu, (0, 0), self.psf_mm / pixel_mm)
+        if self.edge:
+            sharp = cv2.addWeighted(
+                sharp, 1 + self.edge, cv2.GaussianBlur(sharp, (0, 0), 1.4 / pixel_mm), -self.edge, 0
+            )
+        return np.asarray(sharp, dtype=np.float32) + self.glare * _glare(hu, pixel_mm)
+
+    def _projected(self, hu: Image, pixel_mm: float) -> tuple[Image, Image]:
+        """What projections say: the error of beam hardening in HU, and the standard deviation of noise in HU."""
+        side = max(hu.shape)
+        step_mm = side * pixel_mm / COARSE
+        square = cv2.copyMakeBorder(hu, 0, side - hu.shape[0], 0, side - hu.shape[1], cv2.BORDER_CONSTANT, value=-1000)
+        coarse = np.asarray(cv2.resize(square, (COARSE, COARSE), interpolation=cv2.INTER_AREA), dtype=np.float32)
+        project = _projector()
+        dense = np.clip(coarse - BONE_FROM_HU, 0, None).ravel() * np.float32(1 / 1000)
+        bone_cm = (project @ dense) * np.float32(step_mm / 10)
+        # a ray through bone hardens: less is absorbed than the sum of its parts, by the square of the path
+        lost = -(bone_cm**2).reshape(ANGLES, -1)
+        lost -= lost.mean(axis=1, keepdims=True)
+        error = (
+            self.hardening * 2.0 * (project.T @ _ramp(lost).ravel()).reshape(COARSE, COARSE) * np.float32(10 / step_mm)
+        )
+        inside = coarse > -500
+        if inside.any():
+            error -= np.median(error[inside])
+        total = (project @ np.clip(coarse * np.float32(1e-3) + 1, 0, None).ravel()) * np.float32(WATER_PER_MM * step_mm)
+        # photons are Poisson's: a ray's variance is as 1 / photons; filters before the patient even it out in part
+        variance = (project.T @ np.exp(0.55 * total)).reshape(COARSE, COARSE)
+        noise = np.sqrt(variance / np.percentile(variance, 98))
+        grid = np.linspace(-1, 1, COARSE, dtype=np.float32)
+        rim = np.minimum(grid[:, None] ** 2 + grid**2, 1.0) / 0.35 - 0.5
+        error += np.where(inside, self.cupping_hu * rim.clip(-0.5, 1.0), 0.0)
+        smooth = np.stack([cv2.GaussianBlur(error, (0, 0), 0.8), self.noise_hu * noise.clip(0.45, 1.3)], axis=-1)
+        fine = cv2.resize(smooth, (side, side), interpolation=cv2.INTER_CUBIC)[: hu.shape[0], : hu.shape[1]]
+        body = np.clip((hu + 700) * np.float32(1 / 400), 0.0, 1.0)  # air stays air
+        return np.asarray(fine[..., 0] * body), np.asarray(fine[..., 1])
+
+    def _noise(self, shape: tuple[int, ...], pixel_mm: float, rng: np.random.Generator) -> Image:
+        """Noise of unit variance with the spectrum that a ramp and a soft kernel leave (Riederer et al., 1978)."""
+        rows, columns = shape[0], shape[1]
+        weight = _spectrum(rows, columns, pixel_mm, self.grain_per_mm)
+        parts = rng.standard_normal((2, *weight.shape), dtype=np.float32)
+        return fft.irfft2((parts[0] + 1j * parts[1]) * weight, s=(rows, columns))
+
+
+def _glare(hu: Image, pixel_mm: float) -> Image:
+    """HU that bone adds around itself: scattered and off-focal radiation, the tails of the point spread."""
+    size = (hu.shape[1] // GLARE_PIXELS, hu.shape[0] // GLARE_PIXELS)
+    dense = cv2.resize(np.clip(hu - BONE_FROM_HU, 0.0, 1500.0), size, interpolation=cv2.INTER_AREA)
+    spread = sum(share * cv2.GaussianBlur(dense, (0, 0), mm / (GLARE_PIXELS * pixel_mm)) for share, mm in GLARE)
+    return np.asarray(cv2.resize(spread, hu.shape[::-1], interpolation=cv2.INTER_LINEAR), dtype=np.float32)
+
+
+@cache
+def _spectrum(rows: int, columns: int, pixel_mm: float, grain_per_mm: float) -> Image:
+    """Amplitudes for `irfft2` that give noise of unit variance."""
+    frequency = np.hypot(*np.meshgrid(fft.fftfreq(rows, pixel_mm), fft.rfftfreq(columns, pixel_mm), indexing="ij"))
+    power = (frequency + 0.012) * np.exp(-frequency / grain_per_mm)
+    power[0, 0] = 0.0
+    both = np.full(power.shape[1], 2.0)  # all columns but the first and the last stand for two
+    both[[0, -1]] = 1.0
+    return np.sqrt(power / (2 * (power * both).sum()) * (rows * columns) ** 2).astype(np.float32)
+
+
+def _ramp(views: Image) -> Image:
+    """Filter projections (angles, detectors) for backprojection."""
+    length = 2 * views.shape[1]
+    filtered = fft.irfft(fft.rfft(views, length) * fft.rfftfreq(length).astype(np.float32), length)
+    return filtered[:, : views.shape[1]] * np.float32(np.pi / ANGLES)
+
+
+@cache
+def _projector() -> sparse.csr_array:
+    """Parallel projection as a matrix: (angles * detectors, pixels of the coarse grid), lengths in pixels."""
+    detectors = int(np.ceil(COARSE * np.sqrt(2))) + 2
+    middle = (COARSE - 1) / 2
+    y, x = np.meshgrid(np.arange(COARSE) - middle, np.arange(COARSE) - middle, indexing="ij")
+    rows, columns, values = [], [], []
+    for view in range(ANGLES):
+        angle = np.pi * view / ANGLES
+        position = (x * np.cos(angle) + y * np.sin(angle)).ravel() + (detectors - 1) / 2
+        lower = np.floor(position).astype(int)
+        for detector, share in ((lower, 1 - (position - lower)), (lower + 1, position - lower)):
+            rows.append(view * detectors + detector)
+            columns.append(np.arange(COARSE**2))
+            values.append(share)
+    shape = (ANGLES * detectors, COARSE**2)
+    triples = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
+    return sparse.csr_array(sparse.coo_array(triples, shape=shape), dtype=np.float32)

@@ -1,0 +1,319 @@
+"""From a plan to pixels: how a head lies in the scanner, and what each slice averages and shows."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from src.labels import LABELS
+from src.sample.dicom_writer import SliceHeader
+from src.sample.encoding import ENCODINGS
+from src.sample.hard.atlas import Image, atlas
+from src.sample.hard.bleeds import Bleed, draw_bleeds
+from src.sample.hard.findings import Finding, draw_findings
+from src.sample.hard.head import Head, Nodes
+from src.sample.hard.headrest import Headrest
+from src.sample.hard.physics import Scanner
+from src.sample.hard.shapes import Fields, distance
+from src.sample.plan import Study
+from src.sample.rendered import RenderedSlice
+
+Window = tuple[slice, slice]  # rows and columns
+Millimetres = NDArray[np.floating[Any]]  # one number each
+
+NODE_MM = 5.0  # distance of the points at which the deformation is worked out; between them it is linear
+SECTION_MM = 2.0  # largest distance of the thin sections that a slice averages
+LEAST_PIXELS = 256  # a smaller picture is made at least this large and averaged, so that thin things stay thin
+SPAN_MM = 138.0  # from the foramen magnum to above the vertex
+SPACING_MM = (2.5, 8.0)  # limits of the distance between slices
+MIDDLE_MM = 10.0  # z, above the anterior commissure, of the middle of that span
+BEHIND_MM = 13.0  # y, behind it, of the head's middle
+SHARE_OF_BLOOD = 0.3  # a pixel bleeds where at least this share of it is blood
+VISIBLE_SHARE = 1.5e-4  # of a slice's pixels that bleed: below it nobody sees it, and it is not labelled
+# At 512 pixels of 0.45 mm that is 39 pixels or 8 mm^2: a spot 3 mm across
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What stays the same from study to study."""
+
+    head: Head
+    bleeds: list[tuple[str, Bleed]]
+    findings: list[Finding]
+
+    @classmethod
+    def draw(cls, seed: int, patient: int, subtypes: tuple[str, ...]) -> "Patient":
+        """Draw the patient of that index in the plan."""
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(patient,)))
+        head = Head.draw(rng)
+        return cls(head, draw_bleeds(subtypes, rng), draw_findings(max(head.atrophy, 0.0), subtypes, rng))
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How the head lies, and where the slices are."""
+
+    turn: tuple[float, float, float]  # radians about x (nodding), y (leaning), z (turning)
+    shift_mm: tuple[float, float]  # of the head's middle from the picture's, along x and y
+    tilt: float  # radians, of the gantry about x
+    pixel_mm: float
+    table_mm: float  # z of the middle of the series in the scanner
+    positions_mm: tuple[float, ...]  # of the table for each slice, from the middle of the series
+    thickness_mm: tuple[float, ...]  # of each slice
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, study: Study) -> "Pose":
+        """Draw the way in which one study was taken."""
+        tilt = float(np.deg2rad(rng.uniform(6, 20))) if study.tilted else 0.0
+        nod = float(np.deg2rad(rng.normal(8, 5)) - 0.6 * tilt)  # together about the line from orbit to ear
+        count = len(study.slice_ids)
+        gaps = np.full(count - 1, np.clip(SPAN_MM / count, *SPACING_MM))
+        if count >= 12 and rng.random() < 0.25:  # thinner through the base, as some protocols have it
+            first = int(0.45 * count)
+            gaps[:first] *= 0.75
+            gaps[first:] *= 1.2
+            gaps[first - 1] = rng.uniform(0.3, 1.0) * gaps[0]  # where one group ends the next begins
+        gaps = np.round(gaps, 2)
+        positions = np.concatenate([[0.0], np.cumsum(gaps)])
+        filled = float(rng.choice([1.0, 1.0, 0.9, 0.8]))  # thickness is what is given, gaps are not scanned
+        widths = np.minimum(np.append(gaps, gaps[-1]), np.append(gaps[0], gaps).max()) * filled
+        return cls(
+            turn=(nod, float(np.deg2rad(rng.normal(0, 3.5))), float(np.deg2rad(rng.normal(0, 5)))),
+            shift_mm=(float(rng.normal(0, 4)), float(rng.normal(0, 5))),
+            tilt=tilt,
+            pixel_mm=round(float(rng.uniform(222, 252)) / study.rows, 6),
+            table_mm=round(float(rng.uniform(-80, 220)), 2),
+            positions_mm=tuple(float(each) for each in positions - positions[-1] / 2),
+            thickness_mm=tuple(float(each) for each in widths),
+        )
+
+    def to_head(self, points: Nodes) -> Nodes:
+        """From the scanner to the head: mm about the middle of the span, turned. points: (3, ...) mm."""
+        x, y, z = points[0] - self.shift_mm[0], points[1] - self.shift_mm[1], points[2]
+        (sx, cx), (sy, cy), (sz, cz) = ((np.sin(angle), np.cos(angle)) for angle in self.turn)
+        x, y = cz * x + sz * y, cz * y - sz * x
+        x, z = cy * x - sy * z, cy * z + sy * x
+        y, z = cx * y + sx * z, cx * z - sx * y
+        return np.stack([x, y + BEHIND_MM, z + MIDDLE_MM])
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The deformation at nodes: along the normal of the slices, down and across them."""
+
+    normal_mm: Millimetres
+    down_mm: Millimetres
+    across_mm: Millimetres
+    values: Nodes  # (7, normal, down, across): place in the atlas, place of the brain in the atlas, fluid
+
+    def section(self, normal_mm: float) -> Nodes:
+        """The nodes of one section: (7, down, across)."""
+        at = np.clip((normal_mm - self.normal_mm[0]) / NODE_MM, 0, self.normal_mm.size - 1.001)
+        below, share = int(at), np.float32(at % 1.0)
+        return self.values[:, below] + share * (self.values[:, below + 1] - self.values[:, below])
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One study of a patient."""
+
+    patient: Patient
+    study: Study
+    seed: int
+
+    @classmethod
+    def of(cls, study: Study, seed: int) -> "Scan":
+        """The scan that belongs to a study of the plan."""
+        return cls(Patient.draw(seed, study.patient, study.bleeds), study, seed)
+
+    @cached_property
+    def _drawn(self) -> tuple[Pose, Scanner, Headrest]:
+        key = (self.study.patient, 1 + self.study.number)
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+        return Pose.draw(rng, self.study), Scanner.draw(rng), Headrest.draw(rng)
+
+    @property
+    def pose(self) -> Pose:
+        """How the head lies."""
+        return self._drawn[0]
+
+    @cached_property
+    def _finer(self) -> int:
+        """How many pixels are made for the side of each that is kept."""
+        return -(-LEAST_PIXELS // self.study.rows)
+
+    @cached_property
+    def _shape(self) -> tuple[int, int]:
+        """Of the picture that is made, even in both directions."""
+        rows, columns = self.study.rows * self._finer, self.study.columns * self._finer
+        return rows + rows % 2, columns + columns % 2
+
+    @cached_property
+    def _background(self) -> Image:
+        """HU around the head: the same in each slice."""
+        return self._drawn[2].picture(*self._pixels_mm)
+
+    @cached_property
+    def _pixels_mm(self) -> tuple[Millimetres, Millimetres]:
+        """Centres of rows and columns, mm from the middle of the picture."""
+        step = self.pose.pixel_mm / self._finer
+        down, across = (step * (np.arange(count) - (count - 1) / 2) for count in self._shape)
+        return down, across
+
+    @cached_property
+    def _grid(self) -> _Grid:
+        pose = self.pose
+        down, across = self._pixels_mm
+        slip = [position * np.sin(pose.tilt) for position in (pose.positions_mm[0], pose.positions_mm[-1])]
+        ends = [position * np.cos(pose.tilt) for position in (pose.positions_mm[0], pose.positions_mm[-1])]
+        axes = [
+            np.arange(low - NODE_MM - 6, high + 2 * NODE_MM + 6, NODE_MM)
+            for low, high in (
+                ends,
+                (down[0] - max(0, *slip), down[-1] - min(0, *slip)),
+                (across[0], across[-1]),
+            )
+        ]
+        normal, row, column = np.meshgrid(*axes, indexing="ij")
+        sine, cosine = np.sin(pose.tilt), np.cos(pose.tilt)
+        scanner = np.stack([column, row * cosine + normal * sine, normal * cosine - row * sine])
+        place = self.patient.head.to_atlas(pose.to_head(scanner))
+        flat = place.reshape(3, -1, place.shape[-1])  # OpenCV reads two dimensions
+        depth = atlas().skull(flat).depth.reshape(normal.shape)
+        pushed = np.zeros_like(place)
+        for _, bleed in self.patient.bleeds:
+            push = bleed.push(place, depth)
+            if push is not None:
+                pushed += push.astype(np.float32)
+        pushed *= np.clip((depth + 4.0) / 2.0, 0.0, 1.0).astype(np.float32)  # the brain, not what lies around it
+        effaced = 0.035 * np.sqrt((pushed**2).sum(axis=0))
+        fluid = (0.3 * self.patient.head.atrophy - effaced).astype(np.float32)
+        values = np.concatenate([place, place + pushed, fluid[None]])
+        return _Grid(normal_mm=axes[0], down_mm=axes[1], across_mm=axes[2], values=values)
+
+    def slice(self, index: int) -> RenderedSlice:
+        """Render one slice, counted from the lowest."""
+        study, pose = self.study, self.pose
+        key = (study.patient, 1 + study.number, index)
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+        hu, shares = self.anatomy(index)
+        hu = self._drawn[1].take(hu, pose.pixel_mm / self._finer, rng)
+        hu = self._reduce(hu)
+        covers = {name: self._reduce(share) for name, share in shares.items()}
+        visible = {name: share for name, share in covers.items() if (share >= SHARE_OF_BLOOD).mean() >= VISIBLE_SHARE}
+        labels = np.array([name in visible or (name == "any" and bool(visible)) for name in LABELS], dtype=np.uint8)
+
+        encoding, table_mm = ENCODINGS[study.encoding], pose.positions_mm[index]
+        x, y = (-pose.pixel_mm * (count - 1) / 2 for count in (study.columns, study.rows))
+        header = SliceHeader(
+            slice_id=study.slice_ids[index],
+            patient_id=study.patient_id,
+            study_id=study.study_id,
+            series_id=study.series_id,
+            # the table moves along z; a tilted gantry turns the section about x
+            position=(float(x), float(y * np.cos(pose.tilt)), float(pose.table_mm + table_mm - y * np.sin(pose.tilt))),
+            tilt=pose.tilt,
+            pixel_mm=pose.pixel_mm,
+            encoding=encoding,
+            explicit_vr=study.explicit_vr,
+            window=study.window,
+        )
+        down = np.arange(study.rows, dtype=np.float32) - np.float32((study.rows - 1) / 2)
+        across = np.arange(study.columns, dtype=np.float32) - np.float32((study.columns - 1) / 2)
+        outside = np.hypot(down[:, None], across) > study.rows / 2
+        return RenderedSlice(encoding.to_stored(hu, outside), header, labels, visible)
+
+    def _reduce(self, fine: Image) -> Image:
+        """From the pixels that are made to those that are kept."""
+        rows, columns = self.study.rows, self.study.columns
+        fine = fine[: rows * self._finer, : columns * self._finer]
+        if self._finer == 1:
+            return fine
+        return np.asarray(cv2.resize(fine, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.float32)
+
+    def anatomy(self, index: int) -> tuple[Image, dict[str, Image]]:
+        """One slice before the scanner: HU, and for each bleed that it meets the share of blood, both averaged over
+        the slice's thickness, at the size that is made.
+        """
+        pose, (down, across) = self.pose, self._pixels_mm
+        middle = pose.positions_mm[index] * np.cos(pose.tilt)
+        moved = down - pose.positions_mm[index] * np.sin(pose.tilt)
+        thickness = pose.thickness_mm[index] * np.cos(pose.tilt)
+        count = max(2, int(np.ceil(thickness / SECTION_MM)))
+        total = np.zeros(self._shape, dtype=np.float32)
+        shares: dict[str, Image] = {}
+        for offset in thickness * ((np.arange(count) + 0.5) / count - 0.5):
+            hu, window, blood = self._section(middle + offset, moved, across)
+            whole = self._background.copy()
+            whole[window] = np.where(hu > -500, hu, np.maximum(hu, whole[window]))
+            total += whole
+            for name, share in blood.items():
+                shares.setdefault(name, np.zeros(self._shape, dtype=np.float32))[window] += share
+        return total / count, {name: share / count for name, share in shares.items()}
+
+    def _section(
+        self, normal_mm: float, down_mm: Millimetres, across_mm: Millimetres
+    ) -> tuple[Image, Window, dict[str, Image]]:
+        """A thin section: HU of the part of the picture where the head is, that part, and the shares of blood."""
+        grid, head = self._grid, self.patient.head
+        nodes = grid.section(normal_mm)
+        window = _where_head_is(nodes[:3], grid, down_mm, across_mm)
+        down, across = _weights(grid.down_mm, down_mm[window[0]]), _weights(grid.across_mm, across_mm[window[1]])
+        if down.shape[0] == 0 or across.shape[0] == 0:
+            return np.zeros((0, 0), dtype=np.float32), window, {}
+        values = down @ nodes @ across.T  # linear between nodes
+        where, fluid = values[:3], values[6]
+        skull, brain = atlas().skull(where), atlas().brain(values[3:6])
+        ventricle = head.ventricle_share(brain)
+        space = np.clip((0.4 - brain.tissue + fluid * np.clip(1.6 - 1.6 * brain.tissue, 0.0, 1.0)) * 4.0, 0.0, 1.0)
+        fields = Fields(where, skull, brain, space * (1.0 - ventricle), ventricle)
+        findings = [each for each in self.patient.findings if _meets(each, nodes)]
+
+        inside = head.brain_hu(brain, skull, fluid)
+        for finding in findings:
+            inside = finding.in_brain(inside, fields)
+        shares: dict[str, Image] = {}
+        cavity = np.clip(skull.depth + np.float32(0.5), 0.0, 1.0)
+        met = [(name, bleed) for name, bleed in self.patient.bleeds if _meets(bleed, nodes)]
+        for _, bleed in met:
+            inside = bleed.around(inside, fields)
+        for name, bleed in met:
+            share = (bleed.share(fields) * cavity).astype(np.float32)
+            inside = inside + share * (bleed.blood.at(fields) - inside)
+            shares[name] = np.maximum(shares[name], share) if name in shares else share
+        hu = skull.outside + cavity * (inside - skull.outside)
+        bone = head.bone_share(skull)
+        for finding in findings:
+            bone = finding.in_bone(bone, fields)
+        hu = hu + bone * (head.bone_hu(skull, brain) - hu)
+        hu = head.with_cells(hu, where, brain, skull)
+        for finding in findings:
+            hu = finding.over_all(hu, fields)
+        return hu.astype(np.float32), window, shares
+
+
+def _meets(shape: Bleed | Finding, nodes: Nodes) -> bool:
+    """Whether a section comes near a shape."""
+    return bool(distance(nodes[:3], shape.centre).min() < shape.reach_mm + NODE_MM)
+
+
+def _weights(nodes_mm: Millimetres, pixels_mm: Millimetres) -> Image:
+    """Matrix of linear interpolation from nodes to pixels, (pixels, nodes)."""
+    at = (pixels_mm - nodes_mm[0]) / NODE_MM
+    return np.clip(1.0 - np.abs(at[:, None] - np.arange(nodes_mm.size)), 0.0, None).astype(np.float32)
+
+
+def _where_head_is(places: Nodes, grid: _Grid, down_mm: Millimetres, across_mm: Millimetres) -> Window:
+    """The rows and columns outside of which a section shows air."""
+    head = atlas().skull(places).outside > -900
+    limits = []
+    for axis, nodes, pixels in ((1, grid.down_mm, down_mm), (0, grid.across_mm, across_mm)):
+        found = np.flatnonzero(head.any(axis=axis))
+        if not found.size:
+            return slice(0, 0), slice(0, 0)
+        low, high = nodes[found[0]] - NODE_MM, nodes[found[-1]] + NODE_MM
+        limits.append(slice(int(np.searchsorted(pixels, low)), int(np.searchsorted(pixels, high))))
+    return limits[0], limits[1]

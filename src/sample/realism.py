@@ -1,0 +1,203 @@
+"""How near generated head CTs come to a real one: the same measures of both, and a picture of both side by side.
+
+What is measured lies within the skull: densities, the strength and the spectrum of noise, gradients, and how much a
+slice tells of its neighbour.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from src.arguments import Parser, natural, positive
+from src.ct.geometry import positions_along_normal
+from src.ct.windows import apply_windows
+from src.errors import UserError, run_command
+from src.files.atomic import replacing
+from src.files.dicom import read_header, read_hounsfield
+from src.sample.hard.scan import Scan
+from src.sample.plan import Study
+
+Image = NDArray[np.floating[Any]]
+
+PERCENTILES = (1, 5, 25, 50, 75, 95, 99)  # of HU
+GRADIENTS = (50, 90, 99)  # percentiles
+PATCH = 64  # pixels of the squares whose spectra are averaged
+FREQUENCIES = np.array([0.03, 0.1, 0.2, 0.3, 0.45, 0.65])  # limits of the spectrum's bands, cycles/mm
+RIM_MM = 2.0  # nearer to bone than this nothing is measured
+TILE = 224  # pixels of a drawn slice
+HEIGHTS = (0.22, 0.38, 0.6, 0.76)  # of the slices that are drawn, as shares of the series
+LEAST_MM2 = 4000.0  # area of a section that is worth measuring
+
+
+@dataclass(frozen=True)
+class Texture:
+    """What is measured of a series."""
+
+    hu: NDArray[np.float64]  # PERCENTILES of HU
+    noise_hu: float  # robust standard deviation of what a Gaussian of 2 pixels smooths away
+    spectrum: NDArray[np.float64]  # share of the power in each band between FREQUENCIES
+    gradients: NDArray[np.float64]  # GRADIENTS of HU/mm
+    correlation: float  # of neighbouring slices, smoothed: their median
+
+
+def within_skull(hu: Image, pixel_mm: float) -> NDArray[np.bool_]:
+    """The largest part of a slice that bone encloses, without a rim: (rows, columns)."""
+    bone = hu > 200
+    enclosed = ndimage.binary_fill_holes(ndimage.binary_closing(bone, iterations=6))
+    inside = enclosed & (ndimage.distance_transform_edt(~bone) * pixel_mm > RIM_MM)
+    numbers, count = ndimage.label(ndimage.binary_opening(inside, iterations=2))
+    return numbers == np.argmax(np.bincount(numbers.ravel())[1:]) + 1 if count else np.zeros_like(bone)
+
+
+def measure(series: Sequence[Image], pixel_mm: float) -> Texture:
+    """Measure the slices of a series, in order. Raises ValueError where too little of a brain is seen."""
+    smooth = [ndimage.gaussian_filter(hu, 2.0) for hu in series]
+    masks = [within_skull(hu, pixel_mm) for hu in series]
+    seen = [i for i, mask in enumerate(masks) if mask.sum() * pixel_mm**2 > LEAST_MM2]
+    if len(seen) < 2:
+        raise ValueError("expected at least two slices with a brain in them")
+    values = np.concatenate([series[i][masks[i]] for i in seen])
+    noise, gradients, powers = [], [], []
+    for i in seen:
+        deep = ndimage.binary_erosion(masks[i], iterations=6)
+        if not deep.any():
+            continue
+        rest = (series[i] - smooth[i])[deep]
+        noise.append(1.4826 * np.median(np.abs(rest - np.median(rest))))
+        steps = np.hypot(*np.gradient(ndimage.gaussian_filter(series[i], 0.5), pixel_mm))
+        gradients.append(np.percentile(steps[deep], GRADIENTS))
+        powers += _spectra(series[i], masks[i])
+    neighbours = [
+        np.corrcoef(smooth[i][both], smooth[j][both])[0, 1]
+        for i, j in itertools.pairwise(seen)
+        if (both := masks[i] & masks[j]).sum() * pixel_mm**2 > LEAST_MM2
+    ]
+    frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(PATCH, pixel_mm)] * 2))
+    bands = np.digitize(frequency, FREQUENCIES)
+    power = np.mean(powers, axis=0)
+    shares = np.array([power[bands == band].sum() for band in range(1, FREQUENCIES.size)])
+    return Texture(
+        hu=np.percentile(values, PERCENTILES),
+        noise_hu=float(np.median(noise)),
+        spectrum=shares / shares.sum(),
+        gradients=np.median(gradients, axis=0),
+        correlation=float(np.median(neighbours)),
+    )
+
+
+def _spectra(hu: Image, mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+    """Power spectra of the squares that lie within a mask, freed from what is larger than they."""
+    window = np.hanning(PATCH)[:, None] * np.hanning(PATCH)
+    corners = np.arange(0, min(hu.shape) - PATCH + 1, PATCH // 4)
+    found = []
+    for top in corners:
+        for left in corners:
+            place = slice(top, top + PATCH), slice(left, left + PATCH)
+            if mask[place].all():
+                square = hu[place] - ndimage.gaussian_filter(hu[place], 6.0)
+                found.append(np.abs(np.fft.fft2(square * window)) ** 2)
+    return found
+
+
+def read_series(folder: Path) -> tuple[list[Image], float]:
+    """HU of the DICOM files of a series from the lowest to the highest, and the size of a pixel in mm.
+
+    Raises UserError where there are none.
+    """
+    paths = sorted(folder.glob("*.dcm"))
+    if not paths:
+        raise UserError(f"no .dcm files in {folder}: expected the slices of one head CT")
+    headers = [read_header(path) for path in paths]
+    z = positions_along_normal(
+        np.array([header.position for header in headers]), np.array([header.orientation for header in headers])
+    )
+    return [read_hounsfield(paths[i]) for i in np.argsort(z)], headers[0].row_spacing
+
+
+def generate_series(number: int, *, seed: int = 0) -> tuple[list[Image], float]:
+    """As `read_series`: a hard series of 30 slices of somebody who does not bleed, the `number`th of a seed."""
+    slice_ids = tuple(f"ID_{index:09x}" for index in range(30))
+    study = Study(
+        patient=number, number=0, split="train", patient_id="ID_0", study_id="ID_0", series_id="ID_0",
+        slice_ids=slice_ids, bleeds=(), encoding="16-bit signed without intercept", explicit_vr=True,
+        window=("40", "80"), rows=512, columns=512, tilted=number % 2 == 0,
+    )  # fmt: skip
+    scan = Scan.of(study, seed)
+    return [scan.slice(index).stored.astype(np.float32) for index in range(len(slice_ids))], scan.pose.pixel_mm
+
+
+def of_cerebrum(series: Sequence[Image]) -> Sequence[Image]:
+    """The slices above the skull base and below the vertex, where the measures compare like with like."""
+    return series[int(0.38 * len(series)) : int(0.9 * len(series))]
+
+
+def draw(real: Sequence[Image], made: Sequence[Image]) -> NDArray[np.uint8]:
+    """A picture: a row for each of the three windows; on the left the real series, on the right the other."""
+    halves = []
+    for series in (real, made):
+        slices = np.stack([series[int(share * len(series))] for share in HEIGHTS])
+        tiles = np.stack([_shrink(hu) for hu in slices])
+        windows = apply_windows(tiles)  # (slices, rows, columns, windows)
+        halves.append(np.concatenate([np.concatenate(list(windows[..., k]), axis=1) for k in range(3)]))
+    gap = np.ones((halves[0].shape[0], 6), dtype=np.float32)
+    return np.rint(np.concatenate([halves[0], gap, halves[1]], axis=1) * 255).astype(np.uint8)
+
+
+def _shrink(hu: Image) -> Image:
+    return np.asarray(cv2.resize(hu, (TILE, TILE), interpolation=cv2.INTER_AREA), dtype=np.float32)
+
+
+def table(real: Texture, others: Sequence[Texture]) -> str:
+    """The measures of the real series beside the median and the range of the generated ones, as a Markdown table."""
+    lines = ["| measure | real | generated: median | range |", "|---|---|---|---|"]
+    for name, of in _ROWS:
+        values = np.array([of(each) for each in others])
+        low, middle, high = np.percentile(values, (0, 50, 100))
+        lines.append(f"| {name} | {of(real):.3g} | {middle:.3g} | {low:.3g} .. {high:.3g} |")
+    return "\n".join(lines)
+
+
+_ROWS: list[tuple[str, Callable[[Texture], float]]] = [
+    *((f"HU, {share}th percentile", lambda t, i=i: float(t.hu[i])) for i, share in enumerate(PERCENTILES)),
+    ("noise, HU", lambda t: t.noise_hu),
+    *(
+        (f"power, {low} .. {high} per mm", lambda t, i=i: float(t.spectrum[i]))
+        for i, (low, high) in enumerate(itertools.pairwise(FREQUENCIES))
+    ),
+    *(
+        (f"gradient, {share}th percentile, HU/mm", lambda t, i=i: float(t.gradients[i]))
+        for i, share in enumerate(GRADIENTS)
+    ),
+    ("correlation of neighbours", lambda t: t.correlation),
+]
+
+
+def main() -> None:
+    """Read arguments, measure, print and draw."""
+    parser = Parser(
+        prog="python -m src.sample.realism",
+        description=__doc__,
+        epilog="example: python -m src.sample.realism --real path/to/a/head/ct --picture docs/hard.png",
+    )
+    parser.add_argument("--real", type=Path, required=True, metavar="FOLDER", help="DICOM files of one head CT")
+    parser.add_argument("--picture", type=Path, metavar="PNG", help="where to draw both, in the three windows")
+    parser.add_argument("--patients", type=positive, default=8, help="generated (default %(default)s)")
+    parser.add_argument("--seed", type=natural, default=0, help="of the generated ones (default %(default)s)")
+    args = parser.parse_args()
+    real, pixel_mm = read_series(args.real)
+    others = [generate_series(number, seed=args.seed) for number in range(args.patients)]
+    print(table(measure(of_cerebrum(real), pixel_mm), [measure(of_cerebrum(each), mm) for each, mm in others]))
+    if args.picture is not None:
+        with replacing(args.picture) as partial:
+            cv2.imwrite(str(partial), draw(real, others[0][0]))
+
+
+if __name__ == "__main__":
+    run_command(main)

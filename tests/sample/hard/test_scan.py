@@ -1,0 +1,157 @@
+"""From anatomy to slices: geometry, the slab, labels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from src.labels import LABELS
+from src.sample.hard.findings import Calcification, Finding, draw_findings
+from src.sample.hard.head import Head
+from src.sample.hard.scan import SHARE_OF_BLOOD, VISIBLE_SHARE, Patient, Pose, Scan
+from src.sample.plan import Study
+
+PLAIN = replace(
+    Head.draw(np.random.default_rng(0)), mirrored=False, scale=(1.0, 1.0, 1.0), shear=0.0, bend_mm=0.0,
+)  # fmt: skip
+
+
+def study(*, bleeds: tuple[str, ...] = (), slices: int = 24, rows: int = 256, tilted: bool = False) -> Study:
+    return Study(
+        patient=4, number=0, split="train", patient_id="ID_1", study_id="ID_2", series_id="ID_3",
+        slice_ids=tuple(f"ID_{i:09x}" for i in range(slices)), bleeds=bleeds,
+        encoding="16-bit signed without intercept", explicit_vr=True, window=("40", "80"), rows=rows, columns=rows,
+        tilted=tilted,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("tilted", [False, True])
+def test_distances_by_the_headers_are_those_in_the_head(tilted):
+    """Three dense spots at known places in the head, found in the pixels and placed by the headers alone."""
+    spots = np.array([(-30.0, -20.0, 30.0), (32.0, 30.0, 40.0), (4.0, 10.0, 62.0)])
+    marks: list[Finding] = [Calcification(tuple(s), 12.0, 900.0, 5.0, (1.0, 1.0, 1.0), 0.0) for s in spots]
+    scan = Scan(Patient(PLAIN, [], marks), study(slices=60, tilted=tilted), 1)
+    dense, where = [], []
+    for index in range(60):
+        rendered = scan.slice(index)
+        hu, header = rendered.stored.astype(float), rendered.header
+        row, column = np.nonzero(hu > 250)
+        down, right = np.array([0.0, np.cos(header.tilt), -np.sin(header.tilt)]), np.array([1.0, 0.0, 0.0])
+        where.append(header.position + header.pixel_mm * (row[:, None] * down + column[:, None] * right))
+        dense.append(hu[row, column])
+    weights, places = np.concatenate(dense), np.concatenate(where)
+    # a first guess from the pose, and the centre of what is dense around it
+    centres = [_centre_near(places, weights, _in_scanner(scan, spot)) for spot in spots]
+    for i in range(3):
+        for j in range(i):
+            expected = np.linalg.norm(spots[i] - spots[j])
+            assert np.linalg.norm(centres[i] - centres[j]) == pytest.approx(expected, abs=1.2)
+
+
+def _in_scanner(scan: Scan, spot: np.ndarray) -> np.ndarray:
+    """Where a place in the head is by the pose: found by search, so that the way back need not be written."""
+    pose, best = scan.pose, np.zeros(3)
+    for step in (32.0, 16.0, 8.0, 4.0, 2.0, 1.0, 0.5):
+        moves = np.mgrid[-2:3, -2:3, -2:3].reshape(3, -1) * step + best[:, None]
+        best = moves[:, np.argmin(((pose.to_head(moves) - spot[:, None]) ** 2).sum(axis=0))]
+    return best + np.array([0.0, 0.0, pose.table_mm])
+
+
+def _centre_near(places: np.ndarray, weights: np.ndarray, guess: np.ndarray) -> np.ndarray:
+    near = np.linalg.norm(places - guess, axis=1) < 9.0
+    assert near.sum() > 20, "the spot is where the pose says"
+    return np.average(places[near], axis=0, weights=weights[near])
+
+
+def test_a_slice_is_the_mean_of_what_its_thickness_holds():
+    scan = Scan.of(study(bleeds=("intraparenchymal",), slices=12), 2)
+    thick = scan.anatomy(6)[0]
+    pose = scan.pose
+    thin = []
+    for offset in (np.arange(16) + 0.5) / 16 - 0.5:
+        other = Scan.of(study(bleeds=("intraparenchymal",), slices=12), 2)
+        moved = tuple(at + offset * pose.thickness_mm[6] for at in pose.positions_mm)
+        other.__dict__["_drawn"] = (
+            replace(pose, positions_mm=moved, thickness_mm=(0.1,) * 12), *scan._drawn[1:],
+        )  # fmt: skip
+        thin.append(other.anatomy(6)[0])
+    mean = np.mean(thin, axis=0)
+    brain = (mean > 0) & (mean < 80)
+    assert np.abs(thick - mean)[brain].mean() < 1.5
+    assert np.abs(thick - thin[0])[brain].mean() > 2 * np.abs(thick - mean)[brain].mean()
+
+
+@pytest.mark.parametrize("subtype", LABELS[1:])
+def test_labels_say_where_enough_pixels_bleed(subtype):
+    scan = Scan.of(study(bleeds=(subtype,), slices=20), 6)
+    seen = []
+    for index in range(20):
+        share = scan.anatomy(index)[1].get(subtype, np.zeros((256, 256)))
+        enough = (share >= SHARE_OF_BLOOD).sum() >= VISIBLE_SHARE * share.size
+        rendered = scan.slice(index)
+        seen.append(enough)
+        assert dict(zip(LABELS, rendered.labels, strict=True)) == {
+            name: int(enough and name in ("any", subtype)) for name in LABELS
+        }
+        assert set(rendered.covers) == ({subtype} if enough else set())
+    assert any(seen)
+    assert not all(seen)
+
+
+def test_what_is_too_little_to_be_labelled_is_still_there():
+    """Bleeds end within a slice: at their ends the pixels hold blood that no label tells of."""
+    unlabelled = 0
+    for patient in range(6):
+        scan = Scan.of(replace(study(bleeds=("intraparenchymal",)), patient=patient), 0)
+        for index in range(24):
+            share = scan.anatomy(index)[1].get("intraparenchymal")
+            unlabelled += share is not None and share.max() > 0 and not scan.slice(index).labels.any()
+    assert unlabelled >= 3
+
+
+def test_a_bleed_moves_the_brain_and_leaves_the_skull():
+    with_clot = Scan.of(study(bleeds=("subdural",)), 11)
+    without = Scan(replace(with_clot.patient, bleeds=[]), with_clot.study, 11)
+    there, before = with_clot.anatomy(13)[0], without.anatomy(13)[0]
+    bone = before > 1100
+    assert np.abs(there - before)[bone].mean() < 2
+    assert np.abs(there - before)[(before > 0) & (before < 60)].mean() > 0.3
+
+
+def test_a_patients_second_study_shows_the_same_head_from_elsewhere():
+    first, second = study(), replace(study(), number=1)
+    one, two = Scan.of(first, 3), Scan.of(second, 3)
+    assert one.patient.head == two.patient.head
+    assert one.pose != two.pose
+    assert (one.slice(12).stored != two.slice(12).stored).mean() > 0.3
+
+
+def test_small_pictures_are_the_means_of_finer_ones():
+    small = Scan.of(study(rows=64), 5).slice(12)
+    assert small.stored.shape == (64, 64)
+    brain = small.stored[(small.stored > 0) & (small.stored < 80)]
+    assert brain.size > 300
+    assert 22 < np.median(brain) < 42
+
+
+@pytest.mark.parametrize("count", [4, 11, 24, 40, 60])
+def test_slices_lie_one_above_the_other_within_the_head(count):
+    for seed in range(20):
+        pose = Pose.draw(np.random.default_rng(seed), study(slices=count, tilted=seed % 2 == 0))
+        gaps = np.diff(pose.positions_mm)
+        assert len(pose.thickness_mm) == count
+        assert (gaps > 0.5).all()
+        assert (np.array(pose.thickness_mm) <= max(gaps) + 1e-9).all()
+        assert abs(pose.positions_mm[0] + pose.positions_mm[-1]) < 1e-9
+        assert pose.positions_mm[-1] - pose.positions_mm[0] < 160
+
+
+def test_findings_grow_with_age_and_none_is_called_blood():
+    def count(age: float) -> float:
+        return np.mean([len(draw_findings(age, (), np.random.default_rng(seed))) for seed in range(60)])
+
+    assert count(1.0) > count(0.0) + 1
+    for patient in range(8):
+        scan = Scan.of(replace(study(slices=8), patient=patient), 9)
+        assert scan.patient.findings is not None
+        assert not any(scan.slice(index).labels.any() for index in range(8))
