@@ -58,8 +58,8 @@ def within_skull(hu: Image, pixel_mm: float) -> NDArray[np.bool_]:
 
 def measure(series: Sequence[Image], pixel_mm: float) -> Texture:
     """Measure the slices of a series, in order. Raises ValueError where too little of a brain is seen."""
-    smooth = [ndimage.gaussian_filter(hu, 2.0) for hu in series]
     masks = [within_skull(hu, pixel_mm) for hu in series]
+    smooth = [_smooth_within(hu, mask) for hu, mask in zip(series, masks, strict=True)]
     seen = [i for i, mask in enumerate(masks) if mask.sum() * pixel_mm**2 > LEAST_MM2]
     if len(seen) < 2:
         raise ValueError("expected at least two slices with a brain in them")
@@ -90,6 +90,12 @@ def measure(series: Sequence[Image], pixel_mm: float) -> Texture:
         gradients=np.median(gradients, axis=0),
         correlation=float(np.median(neighbours)),
     )
+
+
+def _smooth_within(hu: Image, mask: NDArray[np.bool_]) -> Image:
+    """Smooth a slice by a Gaussian of 2 pixels, as if there were nothing beside the mask: bone would shine into it."""
+    weight = ndimage.gaussian_filter(mask.astype(np.float64), 2.0)
+    return ndimage.gaussian_filter(np.where(mask, hu, 0.0).astype(np.float64), 2.0) / np.maximum(weight, 1e-9)
 
 
 def _spectra(hu: Image, mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:

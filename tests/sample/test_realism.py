@@ -54,7 +54,7 @@ def test_easy_heads_are_not(real: Texture):
     series = [scan.slice(index).stored.astype(np.float32) for index in chosen]
     pixel_mm = scan.slice(0).header.pixel_mm
     found = differences(real, [measure(series, pixel_mm)])
-    assert sum(value > 1 for value in found.values()) >= 3, found
+    assert sum(value > 1 for value in found.values()) >= 2, found
 
 
 def phantom(noise_hu: float, shared_hu: float) -> list[np.ndarray]:

@@ -151,16 +151,16 @@ def draw_findings(age: float, subtypes: tuple[str, ...], rng: np.random.Generato
         reach = size * max(stretch) + 4
         found.append(Calcification(centre, reach, float(rng.uniform(*hu)), size, stretch, sparse))  # type: ignore[arg-type]
 
-    if one_of(0.35 + 0.45 * age):
+    if one_of(0.5 + 0.4 * age):
         calcify((0, 29, 2), (120, 420), (1.4, 3.2), (1.0, 1.2, 0.9), 0.3)  # pineal
     for side in (-1.0, 1.0):
-        if one_of(0.3 + 0.45 * age):  # choroid plexus
+        if one_of(0.25 + 0.4 * age):  # choroid plexus
             calcify((side * 24.0, 41, 10), (110, 450), (1.6, 3.6), (0.9, 1.4, 1.1), float(rng.uniform(0.2, 0.8)))
-        if one_of(0.12 * age):  # basal ganglia
+        if one_of(0.02 * age):  # basal ganglia
             calcify((side * 20.0, 1, 0), (55, 130), (2.5, 4.5), (0.7, 1.5, 1.0), 0.8)
-        if one_of(0.6 * age):  # carotid siphon
+        if one_of(0.4 * age):  # carotid siphon
             calcify((side * 13.0, 2, -26), (200, 600), (1.2, 2.2), (0.8, 2.0, 0.8), 0.4)
-    for _ in range(rng.poisson(0.5 * age)):
+    for _ in range(rng.poisson(0.3 * age)):
         calcify((0, rng.uniform(-55, 40), rng.uniform(42, 62)), (150, 500), (2.0, 4.5), (0.4, 1.6, 1.3), 0.2)  # falx
     if one_of(0.15):
         side = float(rng.choice([-1, 1]))
