@@ -79,8 +79,8 @@ def make_competition(
     layout: dict[str, Any] = {"patients": patients, "slices": slices, "size": size, "seed": seed}
     settings = {**layout, "difficulty": difficulty}
     if difficulty == "hard":
-        layout |= {"difficulty": difficulty, "bleeding": bleeding or BLEEDING_SHARE[difficulty]}
-        layout["mixture"] = mixture or MIXTURE
+        layout |= {"difficulty": difficulty, "bleeding": BLEEDING_SHARE[difficulty] if bleeding is None else bleeding}
+        layout["mixture"] = MIXTURE if mixture is None else mixture
         mixed = [["+".join(subtypes), weight] for subtypes, weight in layout["mixture"]]
         settings |= {"bleeding": layout["bleeding"], "mixture": mixed}
     elif bleeding is not None or mixture is not None:

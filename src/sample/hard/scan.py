@@ -202,8 +202,12 @@ class Scan:
         hu, shares = self.anatomy(index)
         hu = self._drawn[1].take(hu, pose.pixel_mm / self._finer, rng)
         hu = self._reduce(hu)
-        covers = {name: self._reduce(share) for name, share in shares.items()}
-        visible = {name: share for name, share in covers.items() if (share >= SHARE_OF_BLOOD).mean() >= VISIBLE_SHARE}
+        # as a reader of the full picture sees it: a small one keeps its labels, as the competition's do
+        visible = {
+            name: self._reduce(share)
+            for name, share in shares.items()
+            if (share >= SHARE_OF_BLOOD).mean() >= VISIBLE_SHARE
+        }
         labels = np.array([name in visible or (name == "any" and bool(visible)) for name in LABELS], dtype=np.uint8)
 
         encoding, table_mm = ENCODINGS[study.encoding], pose.positions_mm[index]
