@@ -171,14 +171,14 @@ def table(real: Texture, others: Sequence[Texture]) -> str:
 
 
 _ROWS: list[tuple[str, Callable[[Texture], float]]] = [
-    *((f"HU, {share}th percentile", lambda t, i=i: float(t.hu[i])) for i, share in enumerate(PERCENTILES)),
+    *((f"HU, percentile {share}", lambda t, i=i: float(t.hu[i])) for i, share in enumerate(PERCENTILES)),
     ("noise, HU", lambda t: t.noise_hu),
     *(
         (f"power, {low} .. {high} per mm", lambda t, i=i: float(t.spectrum[i]))
         for i, (low, high) in enumerate(itertools.pairwise(FREQUENCIES))
     ),
     *(
-        (f"gradient, {share}th percentile, HU/mm", lambda t, i=i: float(t.gradients[i]))
+        (f"gradient, HU/mm, percentile {share}", lambda t, i=i: float(t.gradients[i]))
         for i, share in enumerate(GRADIENTS)
     ),
     ("correlation of neighbours", lambda t: t.correlation),

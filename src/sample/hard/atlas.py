@@ -38,7 +38,7 @@ class Brain:
     """What gives way to a mass. All (rows, columns)."""
 
     tissue: Image  # 0 fluid, about 0.55 grey matter, 1 white matter
-    ventricle: Image  # mm below the wall of a ventricle, negative outside it; from -4
+    ventricle: Image  # mm below the wall of a ventricle, negative outside it; from -8
     grain: Image  # random field of unit variance, fine
     patch: Image  # random field of unit variance, coarse
 

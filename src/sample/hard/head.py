@@ -16,9 +16,9 @@ from src.sample.hard.atlas import Brain, Image, Skull
 
 Nodes = NDArray[np.floating[Any]]  # (3, ...) mm, or (...) of a scalar
 
-BEND_MM = 24.0  # distance of the nodes of the random field that bends a head
-MEAN_SIZE = 0.93  # of a head to the atlas: MNI space is that much larger than life
-BEND_NODES = (10, 12, 10)  # z, y, x
+MEAN_SIZE = (0.955, 0.91, 0.93)  # of a head to the atlas: MNI space is larger than life, and Colin's head is long
+SKULL_NODES_MM, BRAIN_NODES_MM = 44.0, 17.0  # distance of the nodes of the random fields that bend skull and brain
+FIELD_MM = 260.0  # side of the cube that those fields fill
 # tissue coordinate of the atlas -> HU, before what age and patient add
 TISSUE_HU = ((0.0, 7.0), (0.14, 9.0), (0.45, 35.0), (0.58, 37.5), (0.74, 34.0), (0.9, 28.5), (1.0, 27.5))
 _STEPS = 1024  # of the look-up table of tissue
@@ -34,8 +34,9 @@ class Head:
     mirrored: bool
     scale: tuple[float, float, float]  # of the patient's head to the atlas, along x, y, z
     shear: float  # of the two sides against each other: plagiocephaly
-    bend_mm: float  # standard deviation of the random field
-    seed: int
+    skull_bend_mm: float  # standard deviation of the random field that bends all
+    brain_bend_mm: float  # of the finer one, which bends the brain within the skull
+    seed: int  # of both
     atrophy: float  # 0 a young brain, 1 one of great age: by how much fluid gains on tissue
     ventricle_mm: float  # by which the walls of the ventricles are apart
     skull_mm: float  # by which bone is thicker on each side
@@ -49,12 +50,13 @@ class Head:
     def draw(cls, rng: np.random.Generator) -> "Head":
         """Draw an adult."""
         age = rng.beta(1.6, 1.3)  # 0 at twenty, 1 at ninety; those who bleed are mostly old
-        size = rng.normal(MEAN_SIZE, 0.028)
+        size = rng.normal(1.0, 0.028)
         return cls(
             mirrored=bool(rng.integers(2)),
-            scale=tuple(float(size * rng.normal(1.0, 0.028)) for _ in range(3)),  # type: ignore[arg-type]
+            scale=tuple(float(size * mean * rng.normal(1.0, 0.028)) for mean in MEAN_SIZE),  # type: ignore[arg-type]
             shear=float(rng.normal(0.0, 0.02)),
-            bend_mm=float(rng.uniform(1.6, 3.0)),
+            skull_bend_mm=float(rng.uniform(1.5, 3.0)),
+            brain_bend_mm=float(rng.uniform(1.2, 2.4)),
             seed=int(rng.integers(2**32)),
             atrophy=float(np.clip(rng.normal(0.85 * age - 0.1, 0.15), -0.15, 1.0)),
             ventricle_mm=float(np.clip(rng.normal(2.4 * age - 0.3, 0.7), -0.5, 4.5)),
@@ -66,21 +68,18 @@ class Head:
             marrow_hu=float(rng.normal(SPONGY_BONE_HU, 120)),
         )
 
-    @cached_property
-    def _bend(self) -> Nodes:
-        """Displacements in mm at the nodes of the random field: (3, z, y, x)."""
-        rng = np.random.default_rng(self.seed)
-        field = ndimage.gaussian_filter(rng.standard_normal((3, *BEND_NODES)), (0, 0.7, 0.7, 0.7))
-        return (field * (self.bend_mm / field.std())).astype(np.float32)
-
     def to_atlas(self, points: Nodes) -> Nodes:
         """Where points of this head lie in the atlas. points: (3, z, y, x) mm about the anterior commissure."""
         x, y, z = points
-        nodes = np.stack([z, y, x]) / BEND_MM + (np.array(BEND_NODES).reshape(3, 1, 1, 1) - 1) / 2
-        bend = np.stack([ndimage.map_coordinates(each, nodes, order=3, mode="nearest") for each in self._bend])
         side = -1.0 if self.mirrored else 1.0
         straight = np.stack([side * x + self.shear * y, y, z]) / np.reshape(self.scale, (3, 1, 1, 1))
-        return (straight + bend).astype(np.float32)
+        bend = _random_field(self.seed, SKULL_NODES_MM, points)
+        return (straight + self.skull_bend_mm * bend).astype(np.float32)
+
+    def brain_bend(self, points: Nodes, depth: Image) -> Nodes:
+        """What is to be added to that where a point lies in the brain: mm. depth: mm below the inner table."""
+        inside = np.clip(depth / 10.0, 0.0, 1.0)  # at the skull the brain is where the skull is
+        return (self.brain_bend_mm * inside * _random_field(self.seed + 1, BRAIN_NODES_MM, points)).astype(np.float32)
 
     @cached_property
     def _tissue_table(self) -> Image:
@@ -95,8 +94,8 @@ class Head:
         hu = self._tissue_table[np.clip(tissue * (_STEPS - 1), 0, _STEPS - 1).astype(np.int32)]
         wall = brain.ventricle + np.float32(self.ventricle_mm)
         if self.white_matter:
-            halo = np.clip((wall + 4.0) * 0.16 + 0.12 * brain.patch, 0.0, 1.0) * np.clip(3 * tissue - 1.6, 0.0, 1.0)
-            hu = hu - (9.0 * self.white_matter) * halo
+            halo = np.clip((wall + 8.0) * 0.11 + 0.2 * brain.patch, 0.0, 1.0) * np.clip(3 * tissue - 1.6, 0.0, 1.0)
+            hu = hu - (11.0 * self.white_matter) * halo
         hu = hu + skull.dura * (VENOUS_HU - hu) + 0.6 * brain.patch
         lining = np.clip(
             np.float32(self.lining_mm + 0.5) - skull.depth, 0.0, 1.0
@@ -130,3 +129,12 @@ class Head:
             np.clip(4.0 * ethmoid, 0.0, 1.0) * np.clip(1.0 - 2.6 * np.abs(brain.grain), 0.0, 1.0) * (skull.depth < -1.0)
         )
         return hu + walls * np.maximum(350.0 - hu, 0.0)
+
+
+def _random_field(seed: int, node_mm: float, points: Nodes) -> Nodes:
+    """A smooth random field of vectors of unit variance, at points (3, ...) mm."""
+    count = int(FIELD_MM / node_mm) + 2
+    field = np.random.default_rng(seed).standard_normal((3, count, count, count))
+    field = ndimage.gaussian_filter(field, (0, 0.6, 0.6, 0.6))
+    nodes = points / node_mm + (count - 1) / 2
+    return np.stack([ndimage.map_coordinates(each, nodes, order=3, mode="nearest") for each in field / field.std()])

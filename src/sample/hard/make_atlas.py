@@ -176,7 +176,7 @@ def make_atlas(t1: Volume, brain: Mask) -> dict[str, NDArray[np.uint8]]:
         "cavity": encode_distance(_even(signed(cavity), z)),
         "dura": encode_share(_dura(ax, y, z, t1, cavity, brain)),
         "tissue": encode_share(tissue),
-        "ventricle": encode_distance(ndimage.gaussian_filter(signed(ventricle), 0.4)),
+        "ventricle": encode_distance(ndimage.gaussian_filter(signed(ventricle), 0.4), lowest=-ZERO_MM),
     }
 
 
@@ -204,18 +204,18 @@ def _dura(ax: Volume, y: Volume, z: Volume, t1: Volume, cavity: Mask, brain: Mas
     tentorium = (np.abs(z - roof) < 4) & (y < -38) & (ax > 3)
     sagittal = (ax < 5.0 - 0.7 * depth) & (z > -12) & (depth < 7) & cavity
     transverse = cavity & (~brain | (t1 < 60)) & (y < -48) & (z < 2) & (z > -38) & (depth < 9) & (depth > 0.5)
-    sheets = 0.8 * ndimage.gaussian_filter(((falx | tentorium) & dark).astype(np.float32), 0.6)
+    sheets = 0.95 * ndimage.gaussian_filter(((falx | tentorium) & dark).astype(np.float32), 0.6)
     return np.maximum(sheets, ndimage.gaussian_filter((sagittal | transverse).astype(np.float32), 0.7))
 
 
-def encode_distance(mm: Volume) -> NDArray[np.uint8]:
+def encode_distance(mm: Volume, lowest: float = -4.0) -> NDArray[np.uint8]:
     """Distances in mm to steps of uint8; two as one keep the file small."""
-    return (2 * np.clip(np.rint((mm.clip(-4.0, 23.0) + ZERO_MM) / (2 * MM_PER_STEP)), 0, 127)).astype(np.uint8)
+    return (2 * np.clip(np.rint((mm.clip(lowest, 23.0) + ZERO_MM) / (2 * MM_PER_STEP)), 0, 127)).astype(np.uint8)
 
 
 def encode_share(share: Volume) -> NDArray[np.uint8]:
     """Shares to uint8; four steps as one keep the file small and are still less than 1 HU."""
-    return (np.clip(np.rint(share * 63.75), 0, 63) * 4).astype(np.uint8)
+    return (np.clip(np.rint(share * 63.0), 0, 63) * 4).astype(np.uint8)
 
 
 def encode_soft(hu: Volume) -> NDArray[np.uint8]:

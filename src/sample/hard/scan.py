@@ -180,7 +180,8 @@ class Scan:
         normal, row, column = np.meshgrid(*axes, indexing="ij")
         sine, cosine = np.sin(pose.tilt), np.cos(pose.tilt)
         scanner = np.stack([column, row * cosine + normal * sine, normal * cosine - row * sine])
-        place = self.patient.head.to_atlas(pose.to_head(scanner))
+        points = pose.to_head(scanner)
+        place = self.patient.head.to_atlas(points)
         flat = place.reshape(3, -1, place.shape[-1])  # OpenCV reads two dimensions
         depth = atlas().skull(flat).depth.reshape(normal.shape)
         pushed = np.zeros_like(place)
@@ -191,7 +192,8 @@ class Scan:
         pushed *= np.clip((depth + 4.0) / 2.0, 0.0, 1.0).astype(np.float32)  # the brain, not what lies around it
         effaced = 0.035 * np.sqrt((pushed**2).sum(axis=0))
         fluid = (0.3 * self.patient.head.atrophy - effaced).astype(np.float32)
-        values = np.concatenate([place, place + pushed, fluid[None]])
+        brain = place + self.patient.head.brain_bend(points, depth) + pushed
+        values = np.concatenate([place, brain, fluid[None]]).astype(np.float32)
         return _Grid(normal_mm=axes[0], down_mm=axes[1], across_mm=axes[2], values=values)
 
     def slice(self, index: int) -> RenderedSlice:

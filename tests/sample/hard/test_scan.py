@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from src.labels import LABELS
+from src.sample.hard.bleeds import Blood, Subdural
 from src.sample.hard.findings import Calcification, Finding, draw_findings
 from src.sample.hard.head import Head
 from src.sample.hard.scan import SHARE_OF_BLOOD, VISIBLE_SHARE, Patient, Pose, Scan
+from src.sample.hard.shapes import on_inner_table
 from src.sample.plan import Study
 
 PLAIN = replace(
-    Head.draw(np.random.default_rng(0)), mirrored=False, scale=(1.0, 1.0, 1.0), shear=0.0, bend_mm=0.0,
+    Head.draw(np.random.default_rng(0)), mirrored=False, scale=(1.0, 1.0, 1.0), shear=0.0, skull_bend_mm=0.0, brain_bend_mm=0.0,
 )  # fmt: skip
 
 
@@ -110,12 +112,15 @@ def test_what_is_too_little_to_be_labelled_is_still_there():
 
 
 def test_a_bleed_moves_the_brain_and_leaves_the_skull():
-    with_clot = Scan.of(study(bleeds=("subdural",)), 11)
-    without = Scan(replace(with_clot.patient, bleeds=[]), with_clot.study, 11)
-    there, before = with_clot.anatomy(13)[0], without.anatomy(13)[0]
+    plain = Scan.of(study(), 11)
+    clot = Subdural(Blood(65.0, 65.0, 0.0, 0.0), on_inner_table((1.0, 0.0, 0.4)), 70.0, 12.0, 50.0)
+    with_clot, without = (Scan(replace(plain.patient, bleeds=b), study(), 11) for b in ([("subdural", clot)], []))
+    (there, shares), (before, _) = with_clot.anatomy(13), without.anatomy(13)
+    assert shares["subdural"].sum() > 500
     bone = before > 1100
     assert np.abs(there - before)[bone].mean() < 2
-    assert np.abs(there - before)[(before > 0) & (before < 60)].mean() > 0.3
+    beside = (before > 0) & (before < 60) & (shares["subdural"] == 0)
+    assert np.abs(there - before)[beside].mean() > 0.8
 
 
 def test_a_patients_second_study_shows_the_same_head_from_elsewhere():
