@@ -14,7 +14,8 @@ from src.sample.hard.shapes import on_inner_table
 from src.sample.plan import Study
 
 PLAIN = replace(
-    Head.draw(np.random.default_rng(0)), mirrored=False, scale=(1.0, 1.0, 1.0), shear=0.0, skull_bend_mm=0.0, brain_bend_mm=0.0,
+    Head.draw(np.random.default_rng(0)),
+    mirrored=False, scale=(1.0, 1.0, 1.0), shear=0.0, skull_bend_mm=0.0, brain_bend_mm=0.0,
 )  # fmt: skip
 
 
