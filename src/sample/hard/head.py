@@ -20,9 +20,10 @@ MEAN_SIZE = (0.955, 0.91, 0.93)  # of a head to the atlas: MNI space is larger t
 SKULL_NODES_MM, BRAIN_NODES_MM = 44.0, 17.0  # distance of the nodes of the random fields that bend skull and brain
 FIELD_MM = 260.0  # side of the cube that those fields fill
 # tissue coordinate of the atlas -> HU, before what age and patient add
-TISSUE_HU = ((0.0, 7.0), (0.14, 9.0), (0.45, 35.0), (0.58, 37.5), (0.74, 34.0), (0.9, 28.5), (1.0, 27.5))
+TISSUE_HU = ((0.0, 7.0), (0.14, 9.0), (0.3, 22.5), (0.45, 34.5), (0.58, 37.5), (0.74, 34.0), (0.9, 28.5), (1.0, 27.5))
 _STEPS = 1024  # of the look-up table of tissue
 VENOUS_HU, LINING_HU = 52.0, 44.0
+SEPTUM_FROM_MM = 4.0  # z, above which what lies between the ventricles of both sides is a septum
 MARROW_MM = (1.2, 2.4)  # below the surface of bone: where compact bone ends, and spongy bone begins
 SPONGY_BONE_HU, COMPACT_BONE_HU = 700.0, 1450.0
 
@@ -61,10 +62,10 @@ class Head:
             atrophy=float(np.clip(rng.normal(0.85 * age - 0.1, 0.15), -0.15, 1.0)),
             ventricle_mm=float(np.clip(rng.normal(2.4 * age - 0.3, 0.7), -0.5, 4.5)),
             skull_mm=float(np.clip(rng.normal(-0.4, 0.4), -0.8, 0.9)),
-            lining_mm=float(np.clip(rng.normal(3.0 - 1.4 * age, 0.4), 0.9, 3.6)),
+            lining_mm=float(np.clip(rng.normal(3.4 - 1.2 * age, 0.4), 1.8, 3.8)),
             white_matter=float(np.clip(rng.normal(1.1 * age - 0.45, 0.2), 0.0, 1.0)),
-            tissue_hu=float(rng.normal(-1.2, 1.2)),
-            contrast=float(rng.uniform(0.75, 1.1)),
+            tissue_hu=float(rng.normal(0.0, 1.2)),
+            contrast=float(rng.uniform(0.75, 1.05)),
             marrow_hu=float(rng.normal(SPONGY_BONE_HU, 120)),
         )
 
@@ -88,8 +89,8 @@ class Head:
         hu = np.where(levels > 0.3, 33.0 + self.contrast * (hu - 33.0) + self.tissue_hu, hu)
         return np.interp(np.linspace(0, 1, _STEPS), levels, hu).astype(np.float32)
 
-    def brain_hu(self, brain: Brain, skull: Skull, fluid: Image) -> Image:
-        """HU within the skull. fluid: (rows, columns) by how much the tissue coordinate is lower than in the atlas."""
+    def brain_hu(self, brain: Brain, skull: Skull, fluid: Image, ventricle: Image) -> Image:
+        """HU within the skull. fluid: by how much the tissue is lower than in the atlas; ventricle: its share."""
         tissue = brain.tissue - fluid * np.clip(1.6 - 1.6 * brain.tissue, 0.0, 1.0)
         hu = self._tissue_table[np.clip(tissue * (_STEPS - 1), 0, _STEPS - 1).astype(np.int32)]
         wall = brain.ventricle + np.float32(self.ventricle_mm)
@@ -101,11 +102,13 @@ class Head:
             np.float32(self.lining_mm + 0.5) - skull.depth, 0.0, 1.0
         )  # dura, and small vessels on the brain
         hu = hu + lining * (LINING_HU - hu)
-        return hu + self.ventricle_share(brain) * (6.0 - hu)
+        return hu + ventricle * (6.0 - hu)
 
-    def ventricle_share(self, brain: Brain) -> Image:
-        """Share of ventricle in [0, 1]."""
-        return np.clip(brain.ventricle + np.float32(self.ventricle_mm + 0.5), 0.0, 1.0)
+    def ventricle_share(self, brain: Brain, where: Nodes) -> Image:
+        """Share of ventricle in [0, 1]. where: (3, rows, columns) mm in the atlas, of the brain."""
+        share = np.clip(brain.ventricle + np.float32(self.ventricle_mm + 0.5), 0.0, 1.0)
+        septum = np.clip(1.2 - np.abs(where[0]), 0.0, 1.0) * (where[2] > SEPTUM_FROM_MM)
+        return share * (1.0 - septum)  # it stays between the lateral ventricles, however wide they are
 
     def bone_share(self, skull: Skull) -> Image:
         """Share of bone in [0, 1]."""
@@ -122,7 +125,9 @@ class Head:
         """Air cells in the bone of the mastoid, walls of bone in the air of the ethmoid: neither is in the atlas."""
         x, y, z = where
         mastoid = 1.0 - np.abs(np.abs(x) - 51.0) * 0.06 - np.abs(y - 38.0) * 0.035 - np.abs(z + 38.0) * 0.035
-        cells = np.clip(np.minimum(np.minimum(4.0 * mastoid, skull.bone - 0.7), 2.2 * brain.grain + 0.7), 0.0, 1.0)
+        cells = np.clip(
+            np.minimum(np.minimum(4.0 * mastoid, skull.bone - 0.7), 3.0 * np.abs(brain.grain) - 0.6), 0.0, 1.0
+        )
         hu = hu + cells * (-850.0 - hu)
         ethmoid = 1.0 - np.abs(x) * 0.055 - np.abs(y + 38.0) * 0.035 - np.abs(z + 30.0) * 0.05
         walls = (

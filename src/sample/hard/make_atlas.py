@@ -143,7 +143,7 @@ def make_atlas(t1: Volume, brain: Mask) -> dict[str, NDArray[np.uint8]]:
     soft = np.isin(numbers, np.setdiff1d(numbers[skin], 0))  # bright marrow does not reach the skin
     dark = head & ~cavity & ~soft
     air = dark & (ndimage.gaussian_filter(t1, 0.6) < 30) & (below_skin > 4) & _sinuses(ax, y, z)
-    air &= np.where((y > 52) & (z > -24), distance(dark) > 2.5, distance(~cavity) > 2.0)
+    air &= np.where((y > 52) & (z > -24), distance(dark) > 2.5, distance(~cavity) > 1.3)
     air = ndimage.binary_opening(air, ball(1))
     walls = grow(air, 1.2) & ~air & head & ~cavity & (below_skin > 5) & (z < -15)
     bone = smooth((dark & ~air & (below_skin > 4)) | walls, 0.6) & ~(close(air, 8) & (ax < 14))
@@ -188,7 +188,7 @@ def _even(mm: Volume, z: Volume) -> Volume:
 
 def _sinuses(ax: Volume, y: Volume, z: Volume) -> Mask:
     """Where what is dark is air: nose and sphenoid, maxillary, frontal sinuses, pharynx."""
-    nose = (ax < 18) & (y > -8) & (z < -13)
+    nose = (ax < 19) & (y > -10) & (z < -6)
     maxillary = (ax < 42) & (ax > 10) & (y > 14) & (y < 62) & (z < -40)
     frontal = (ax < 30) & (y > 52) & (z < 6) & (z > -30)
     pharynx = (ax < 16) & (y > -22) & (y < 20) & (z < -52)

@@ -18,7 +18,10 @@ ANGLES = 90
 WATER_PER_MM = 0.0195  # attenuation at the mean energy of a 120 kV beam (70 keV)
 GLARE = ((0.075, 2.3), (0.03, 8.0))  # share of bone's HU, standard deviation in mm; from the real scan in docs/hard.md
 GLARE_PIXELS = 2  # side of the squares in which it is worked out
-BONE_FROM_HU, METAL_HU = 150.0, 3000.0
+BONE_FROM_HU = 150.0
+METAL_HU, HIGHEST_HU = 20000.0, 3071.0  # what metal would have, and what scanners write
+STREAK = 12.0  # of the path beyond that: how much chance there is in a ray's loss
+STARVED_CM = 5.0  # of bone, beyond which a ray's loss grows with its path and no more with its square
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,11 @@ class Scanner:
         """Draw a scanner with a protocol for heads: 4..7 mm, soft-tissue kernel."""
         return cls(
             psf_mm=float(rng.uniform(0.3, 0.44)),
-            edge=float(rng.uniform(0.0, 0.12)),
-            noise_hu=float(np.clip(np.exp(rng.normal(np.log(3.9), 0.28)), 2.0, 8.0)),
-            grain_per_mm=float(rng.uniform(0.1, 0.24)),
+            edge=float(rng.uniform(0.0, 0.06)),
+            noise_hu=float(np.clip(np.exp(rng.normal(np.log(3.7), 0.26)), 2.0, 8.0)),
+            grain_per_mm=float(rng.uniform(0.13, 0.28)),
             glare=float(rng.uniform(0.5, 1.2)),
-            hardening=float(rng.uniform(3.0, 9.0)),
+            hardening=float(rng.uniform(4.0, 11.0)),
             cupping_hu=float(rng.uniform(0.0, 2.5)),
             motion=float(rng.choice([0.0, 0.0, 0.0, 0.3])),
         )
@@ -51,8 +54,8 @@ class Scanner:
     def take(self, hu: Image, pixel_mm: float, rng: np.random.Generator) -> Image:
         """Make an image of a section. hu: (rows, columns) without noise; rows and columns even. Returns HU."""
         hu = self._blur(hu, pixel_mm, rng)
-        error, noise = self._projected(hu, pixel_mm)
-        return hu + error + noise * self._noise(hu.shape, pixel_mm, rng)
+        error, noise = self._projected(hu, pixel_mm, rng)
+        return np.minimum(hu + error + noise * self._noise(hu.shape, pixel_mm, rng), np.float32(HIGHEST_HU))
 
     def _blur(self, hu: Image, pixel_mm: float, rng: np.random.Generator) -> Image:
         if self.motion and rng.random() < self.motion:
@@ -68,7 +71,7 @@ class Scanner:
             )
         return np.asarray(sharp, dtype=np.float32) + self.glare * _glare(hu, pixel_mm)
 
-    def _projected(self, hu: Image, pixel_mm: float) -> tuple[Image, Image]:
+    def _projected(self, hu: Image, pixel_mm: float, rng: np.random.Generator) -> tuple[Image, Image]:
         """What projections say: the error of beam hardening in HU, and the standard deviation of noise in HU."""
         side = max(hu.shape)
         step_mm = side * pixel_mm / COARSE
@@ -78,7 +81,10 @@ class Scanner:
         dense = np.clip(coarse - BONE_FROM_HU, 0, None).ravel() * np.float32(1 / 1000)
         bone_cm = (project @ dense) * np.float32(step_mm / 10)
         # a ray through bone hardens: less is absorbed than the sum of its parts, by the square of the path
-        lost = -(bone_cm**2).reshape(ANGLES, -1)
+        lost = -(bone_cm**2) / (1.0 + bone_cm / STARVED_CM)
+        # hardly a photon comes through metal, and what those few say is chance: it draws streaks
+        lost += STREAK * np.clip(bone_cm - STARVED_CM, 0.0, None) * rng.standard_normal(lost.shape, dtype=np.float32)
+        lost = lost.reshape(ANGLES, -1)
         lost -= lost.mean(axis=1, keepdims=True)
         error = (
             self.hardening * 2.0 * (project.T @ _ramp(lost).ravel()).reshape(COARSE, COARSE) * np.float32(10 / step_mm)

@@ -191,7 +191,7 @@ class Scan:
                 pushed += push.astype(np.float32)
         pushed *= np.clip((depth + 4.0) / 2.0, 0.0, 1.0).astype(np.float32)  # the brain, not what lies around it
         effaced = 0.035 * np.sqrt((pushed**2).sum(axis=0))
-        fluid = (0.3 * self.patient.head.atrophy - effaced).astype(np.float32)
+        fluid = (0.25 * self.patient.head.atrophy - effaced).astype(np.float32)
         brain = place + self.patient.head.brain_bend(points, depth) + pushed
         values = np.concatenate([place, brain, fluid[None]]).astype(np.float32)
         return _Grid(normal_mm=axes[0], down_mm=axes[1], across_mm=axes[2], values=values)
@@ -273,12 +273,12 @@ class Scan:
         values = down @ nodes @ across.T  # linear between nodes
         where, fluid = values[:3], values[6]
         skull, brain = atlas().skull(where), atlas().brain(values[3:6])
-        ventricle = head.ventricle_share(brain)
+        ventricle = head.ventricle_share(brain, values[3:6])
         space = np.clip((0.4 - brain.tissue + fluid * np.clip(1.6 - 1.6 * brain.tissue, 0.0, 1.0)) * 4.0, 0.0, 1.0)
         fields = Fields(where, skull, brain, space * (1.0 - ventricle), ventricle)
         findings = [each for each in self.patient.findings if _meets(each, nodes)]
 
-        inside = head.brain_hu(brain, skull, fluid)
+        inside = head.brain_hu(brain, skull, fluid, ventricle)
         for finding in findings:
             inside = finding.in_brain(inside, fields)
         shares: dict[str, Image] = {}

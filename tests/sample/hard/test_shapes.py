@@ -30,7 +30,7 @@ def section(z: float) -> Fields:
     across, down = np.meshgrid(np.arange(-80.0, 81.0), np.arange(-95.0, 120.0))
     where = np.stack([across, down, np.full_like(across, z)]).astype(np.float32)
     skull, brain = atlas().skull(where), atlas().brain(where)
-    ventricle = HEAD.ventricle_share(brain)
+    ventricle = HEAD.ventricle_share(brain, where)
     fluid = np.clip((0.4 - brain.tissue) * 4.0, 0, 1) * (1 - ventricle)
     return Fields(where, skull, brain, fluid, ventricle)
 
