@@ -186,6 +186,7 @@ def _mix_bleeds(
     """
     count = max(1, min(round(bleeding * patients), patients - quiet))
     weights = np.array([weight for _, weight in mixture])
+    weights /= weights.max()
     # where the running sum of weights has reached each patient's middle: no part is more than one off its share
     which = np.searchsorted(np.cumsum(weights) / weights.sum(), (np.arange(count) + rng.random()) / count, side="right")
     given = [mixture[i][0] for i in rng.permutation(np.minimum(which, len(mixture) - 1))]

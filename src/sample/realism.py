@@ -79,6 +79,8 @@ def measure(series: Sequence[Image], pixel_mm: float) -> Texture:
         for i, j in itertools.pairwise(seen)
         if (both := masks[i] & masks[j]).sum() * pixel_mm**2 > LEAST_MM2
     ]
+    if not powers or not neighbours:
+        raise ValueError(f"expected neighbouring slices with squares of {PATCH} pixels within the skull")
     frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(PATCH, pixel_mm)] * 2))
     bands = np.digitize(frequency, FREQUENCIES)
     power = np.mean(powers, axis=0)

@@ -53,8 +53,8 @@ def test_series_have_24_to_40_slices():
 
 
 def test_slices_that_bleed_show_subtypes_as_the_competitions_do_and_are_more(tmp_path):
-    # eight slices through each head: how many show a subtype depends on how far bleeds reach, not on the number
-    make_competition(tmp_path / "input", patients=110, slices=8, size=32, difficulty="hard", seed=5, jobs=2)
+    # eighteen slices span a head: how many show a subtype depends on how far bleeds reach, not on the number
+    make_competition(tmp_path / "input", patients=90, slices=18, size=32, difficulty="hard", seed=5, jobs=2)
     rows = pd.concat(pd.read_csv(tmp_path / f"input/stage_2_{name}.csv") for name in ("train", "test_truth"))
     rows[["slice", "label"]] = rows["ID"].str.rsplit("_", n=1, expand=True)
     labels = rows.drop_duplicates("ID").pivot(index="slice", columns="label", values="Label")[list(LABELS)]

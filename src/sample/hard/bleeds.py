@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.sample.hard.atlas import Image
+from src.sample.hard.atlas import Image, atlas
 from src.sample.hard.head import Nodes
 from src.sample.hard.shapes import (
     CALLOSUM_MM,
@@ -25,6 +25,7 @@ from src.sample.hard.shapes import (
 )
 
 OEDEMA_HU = 19.0
+TRIES = 50  # to place a clot in the brain
 YIELD_MM = 45.0  # by which depth the push of a clot on the brain's surface has fallen to 1/e
 
 
@@ -62,7 +63,7 @@ def of_any_age(rng: np.random.Generator) -> Blood:
 
 @dataclass(frozen=True)
 class Bleed(ABC):
-    """What every bleed has. It is nowhere farther from `centre` than `reach_mm`."""
+    """What every bleed has. But for its soft border it is nowhere farther from `centre` than `reach_mm`."""
 
     blood: Blood
     centre: Point
@@ -309,12 +310,12 @@ def _draw_intraventricular(
 ) -> list[Bleed]:
     kind, blood = rng.random(), fresh(rng)
     if kind < 0.45:  # a little, settled in both occipital horns
-        return [Intraventricular(blood, (0.0, 45.0, 8.0), 60.0, float(rng.uniform(44, 60)))]
+        return [Intraventricular(blood, (0.0, 45.0, 8.0), 60.0, float(rng.uniform(32, 52)))]
     if kind < 0.8:  # most of one lateral ventricle, and what has run over
         one = Intraventricular(
             blood, (side * 22.0, 15.0, 10.0), float(rng.uniform(26, 48)), float(rng.uniform(-38, 30))
         )
-        other = Intraventricular(blood, (-side * 22.0, 40.0, 6.0), 40.0, float(rng.uniform(42, 58)))
+        other = Intraventricular(blood, (-side * 22.0, 40.0, 6.0), 40.0, float(rng.uniform(32, 50)))
         return [one, other]
     # a cast: third and fourth too
     return [Intraventricular(blood, (0.0, 20.0, -4.0), float(rng.uniform(45, 80)), float(rng.uniform(-45, 10)))]
@@ -355,7 +356,11 @@ def _clot(
     ragged: float = 0.25,
     ruptured: bool = False,
 ) -> Intraparenchymal:
-    x, y, z = np.array(place) + rng.normal(0, scatter_mm, 3) * (0.3 if place[0] == 0 else 1.0, 1.0, 1.0)
+    for _ in range(TRIES):
+        x, y, z = np.array(place) + rng.normal(0, scatter_mm, 3) * (0.3 if place[0] == 0 else 1.0, 1.0, 1.0)
+        at = np.array([side * x, y, z], dtype=np.float32)[:, None, None]
+        if atlas().skull(at).depth[0, 0] > 2 and atlas().brain(at).tissue[0, 0] > 0.4:
+            break  # in the brain
     stretch = tuple(np.exp(rng.normal(0, 0.18, 3)) * (0.85, 1.2, 1.0)) if radius > 4 else (1.0, 1.0, 1.0)
     return Intraparenchymal(
         blood=fresh(rng),

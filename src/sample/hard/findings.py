@@ -202,7 +202,8 @@ def _draw_tumour(rng: np.random.Generator) -> Tumour:
     side, radius = float(rng.choice([-1, 1])), float(rng.uniform(7, 19))
     if rng.random() < 0.5:
         centre = along(on_inner_table((side, rng.uniform(-1, 0.8), rng.uniform(-0.1, 1.0))), -0.5 * radius)
-        return Tumour(centre, radius + 6, radius, float(rng.uniform(44, 58)), 50.0, 0.0)
+        hu = float(rng.uniform(44, 58))
+        return Tumour(centre, radius + 6, radius, hu, hu, 0.0)
     centre = (side * float(rng.uniform(18, 40)), float(rng.uniform(-45, 60)), float(rng.uniform(5, 40)))
     oedema = float(rng.uniform(5, 18))
     return Tumour(
@@ -215,7 +216,9 @@ def _draw_operation(rng: np.random.Generator) -> list[Finding]:
     direction = (side, float(rng.uniform(-0.8, 0.6)), float(rng.uniform(0.1, 0.9)))
     centre = on_inner_table(direction)
     radius = float(rng.uniform(20, 34))
-    hole = on_inner_table((direction[0], direction[1] - 0.5, direction[2] + 0.25))
+    # a burr hole on the line along which the flap was sawn out
+    there = [on_inner_table((direction[0], direction[1] - step, direction[2])) for step in np.linspace(0.1, 1.5, 40)]
+    hole = min(there, key=lambda point: abs(float(np.linalg.norm(np.subtract(point, centre))) - radius))
     found: list[Finding] = [Craniotomy(centre, radius + 12, radius, hole)]
     if rng.random() < 0.6:
         start = on_inner_table((side * 0.35, -0.55, 0.75))

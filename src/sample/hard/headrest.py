@@ -14,7 +14,8 @@ class Headrest:
     """A trough of carbon fibre with foam in it, in the scanner's frame (mm)."""
 
     half_width: float
-    depth: float  # of the lowest point below the middle of the picture
+    depth: float  # of the trough
+    gap: float  # between the head and the shell, which foam fills or a sheet
     steepness: float  # power of the trough's profile
     shell_mm: float
     shell_hu: float
@@ -26,7 +27,8 @@ class Headrest:
         """Draw one."""
         return cls(
             half_width=float(rng.uniform(84, 100)),
-            depth=float(rng.uniform(108, 118)),
+            depth=float(rng.uniform(95, 115)),
+            gap=float(rng.uniform(1, 9)),
             steepness=float(rng.uniform(2.2, 5.0)),
             shell_mm=float(rng.uniform(0.8, 1.6)),
             shell_hu=float(rng.uniform(-150, 350)),
@@ -34,11 +36,13 @@ class Headrest:
             open_mm=float(rng.choice([0.0, 55.0])),
         )
 
-    def picture(self, down_mm: NDArray[np.floating[Any]], across_mm: NDArray[np.floating[Any]]) -> Image:
-        """HU around the head, (rows, columns)."""
+    def picture(
+        self, down_mm: NDArray[np.floating[Any]], across_mm: NDArray[np.floating[Any]], lowest_mm: float
+    ) -> Image:
+        """HU around the head, (rows, columns). lowest_mm: how far the head reaches down."""
         y, x = np.meshgrid(down_mm, across_mm, indexing="ij")
         share = np.abs(x) / self.half_width
-        floor = self.depth * (1.0 - 0.85 * share**self.steepness)  # y of the trough
+        floor = lowest_mm + self.gap - 0.85 * self.depth * share**self.steepness  # y of the trough
         slope = self.depth * 0.85 * self.steepness * share ** (self.steepness - 1) / self.half_width
         off = (floor - y) / np.hypot(1.0, slope)  # mm above the shell
         within = share < 1.0

@@ -165,8 +165,8 @@ def make_atlas(t1: Volume, brain: Mask) -> dict[str, NDArray[np.uint8]]:
     levels, hu = np.array(GREY_T1_HU).T
     outside = np.interp(ndimage.gaussian_filter(t1, 0.4), levels, hu)
     outside = np.where(globe, 12.0, outside)
-    outside = np.where((below_skin > 0) & (below_skin < 1.8), np.maximum(outside, 15.0), outside)
-    outside = np.where((below_skin >= 1.8) & (z > 38), -95.0, outside)  # above the temporal muscle
+    outside = np.where((below_skin > 0) & (below_skin < 1.2), np.maximum(outside, 15.0), outside)
+    outside = np.where((below_skin >= 1.2) & (z > 38), -95.0, outside)  # above the temporal muscle
     outside = np.where(bone, 48.0, outside)  # where a patient's bone is thinner
     outside = np.where(air | ~head, -1000.0, outside)
     outside = np.where(cavity & (distance(cavity) > 3), 40.0, outside)  # not seen

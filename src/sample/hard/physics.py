@@ -5,7 +5,7 @@ Principles of Computerized Tomographic Imaging, 1988, chapters 3 and 4), on a co
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import cv2
 import numpy as np
@@ -120,7 +120,7 @@ def _glare(hu: Image, pixel_mm: float) -> Image:
     return np.asarray(cv2.resize(spread, hu.shape[::-1], interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 
 
-@cache
+@lru_cache(maxsize=4)  # a study's; of many studies it would grow
 def _spectrum(rows: int, columns: int, pixel_mm: float, grain_per_mm: float) -> Image:
     """Amplitudes for `irfft2` that give noise of unit variance."""
     frequency = np.hypot(*np.meshgrid(fft.fftfreq(rows, pixel_mm), fft.rfftfreq(columns, pixel_mm), indexing="ij"))

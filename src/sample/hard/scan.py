@@ -31,8 +31,10 @@ SPAN_MM = 138.0  # from the foramen magnum to above the vertex
 SPACING_MM = (2.5, 8.0)  # limits of the distance between slices
 MIDDLE_MM = 10.0  # z, above the anterior commissure, of the middle of that span
 BEHIND_MM = 13.0  # y, behind it, of the head's middle
-SHARE_OF_BLOOD = 0.3  # a pixel bleeds where at least this share of it is blood
-VISIBLE_SHARE = 1.5e-4  # of a slice's pixels that bleed: below it nobody sees it, and it is not labelled
+# A pixel is seen to bleed where at least this share of it is blood, it is brighter than brain (old blood is told by its
+# shape), and bone does not outshine it
+SHARE_OF_BLOOD, BRIGHT_HU, BONE_HU = 0.3, 45.0, 150.0
+VISIBLE_SHARE = 1.5e-4  # of a slice's pixels that are seen to bleed: below it nobody notices, and it is not labelled
 # At 512 pixels of 0.45 mm that is 39 pixels or 8 mm^2: a spot 3 mm across
 
 
@@ -153,14 +155,21 @@ class Scan:
 
     @cached_property
     def _background(self) -> Image:
-        """HU around the head: the same in each slice."""
-        return self._drawn[2].picture(*self._pixels_mm)
+        """HU around the head, the same in each slice: what it lies on touches it where it is lowest."""
+        lowest = []
+        for position in self.pose.positions_mm:
+            head = atlas().skull(self._grid.section(position * np.cos(self.pose.tilt))[:3]).outside > -900
+            rows = np.flatnonzero(head.any(axis=1))
+            if rows.size:
+                lowest.append(self._grid.down_mm[rows[-1]] + position * np.sin(self.pose.tilt))
+        return self._drawn[2].picture(*self._pixels_mm, lowest_mm=max(lowest))
 
     @cached_property
     def _pixels_mm(self) -> tuple[Millimetres, Millimetres]:
         """Centres of rows and columns, mm from the middle of the picture."""
         step = self.pose.pixel_mm / self._finer
-        down, across = (step * (np.arange(count) - (count - 1) / 2) for count in self._shape)
+        kept = self.study.rows * self._finer, self.study.columns * self._finer
+        down, across = (step * (np.arange(made) - (of - 1) / 2) for made, of in zip(self._shape, kept, strict=True))
         return down, across
 
     @cached_property
@@ -202,14 +211,14 @@ class Scan:
         key = (study.patient, 1 + study.number, index)
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
         hu, shares = self.anatomy(index)
-        hu = self._drawn[1].take(hu, pose.pixel_mm / self._finer, rng)
-        hu = self._reduce(hu)
         # as a reader of the full picture sees it: a small one keeps its labels, as the competition's do
         visible = {
             name: self._reduce(share)
             for name, share in shares.items()
-            if (share >= SHARE_OF_BLOOD).mean() >= VISIBLE_SHARE
+            if self.seen(name, share, hu).mean() >= VISIBLE_SHARE
         }
+        hu = self._drawn[1].take(hu, pose.pixel_mm / self._finer, rng)
+        hu = self._reduce(hu)
         labels = np.array([name in visible or (name == "any" and bool(visible)) for name in LABELS], dtype=np.uint8)
 
         encoding, table_mm = ENCODINGS[study.encoding], pose.positions_mm[index]
@@ -231,6 +240,11 @@ class Scan:
         across = np.arange(study.columns, dtype=np.float32) - np.float32((study.columns - 1) / 2)
         outside = np.hypot(down[:, None], across) > study.rows / 2
         return RenderedSlice(encoding.to_stored(hu, outside), header, labels, visible)
+
+    def seen(self, subtype: str, share: Image, hu: Image) -> NDArray[np.bool_]:
+        """Where a bleed can be seen. share: of each pixel that is its blood; hu: of the slice without noise."""
+        by_shape = any(name == subtype and bleed.blood.hu < BRIGHT_HU for name, bleed in self.patient.bleeds)
+        return (share >= SHARE_OF_BLOOD) & (hu < BONE_HU) & (by_shape | (hu >= BRIGHT_HU))
 
     def _reduce(self, fine: Image) -> Image:
         """From the pixels that are made to those that are kept."""
@@ -294,6 +308,7 @@ class Scan:
         bone = head.bone_share(skull)
         for finding in findings:
             bone = finding.in_bone(bone, fields)
+        shares = {name: share * (1.0 - bone) for name, share in shares.items()}
         hu = hu + bone * (head.bone_hu(skull, brain) - hu)
         hu = head.with_cells(hu, where, brain, skull)
         for finding in findings:

@@ -7,11 +7,23 @@ import pytest
 
 from src.labels import LABELS
 from src.sample.hard.bleeds import Blood, Subdural
-from src.sample.hard.findings import Calcification, Finding, draw_findings
+from src.sample.hard.findings import (
+    Calcification,
+    Catheter,
+    Craniotomy,
+    Finding,
+    Infarct,
+    Metal,
+    Swelling,
+    Tumour,
+    Vessel,
+    draw_findings,
+)
 from src.sample.hard.head import Head
+from src.sample.hard.physics import _spectrum
 from src.sample.hard.scan import SHARE_OF_BLOOD, VISIBLE_SHARE, Patient, Pose, Scan
-from src.sample.hard.shapes import on_inner_table
-from src.sample.plan import Study
+from src.sample.hard.shapes import along, on_inner_table
+from src.sample.plan import MIXTURE, Study
 
 PLAIN = replace(
     Head.draw(np.random.default_rng(0)),
@@ -89,8 +101,10 @@ def test_labels_say_where_enough_pixels_bleed(subtype):
     scan = Scan.of(study(bleeds=(subtype,), slices=20), 6)
     seen = []
     for index in range(20):
-        share = scan.anatomy(index)[1].get(subtype, np.zeros((256, 256)))
-        enough = (share >= SHARE_OF_BLOOD).sum() >= VISIBLE_SHARE * share.size
+        hu, shares = scan.anatomy(index)
+        share = shares.get(subtype, np.zeros((256, 256)))
+        bright = (hu < 150) & ((hu >= 45) | (min(bleed.blood.hu for _, bleed in scan.patient.bleeds) < 45))
+        enough = ((share >= SHARE_OF_BLOOD) & bright).sum() >= VISIBLE_SHARE * share.size
         rendered = scan.slice(index)
         seen.append(enough)
         assert dict(zip(LABELS, rendered.labels, strict=True)) == {
@@ -99,6 +113,93 @@ def test_labels_say_where_enough_pixels_bleed(subtype):
         assert set(rendered.covers) == ({subtype} if enough else set())
     assert any(seen)
     assert not all(seen)
+
+
+def test_no_label_tells_of_what_bone_outshines_or_nobody_sees():
+    for patient, (subtypes, _) in enumerate(MIXTURE):
+        scan = Scan.of(replace(study(bleeds=subtypes, slices=12), patient=patient), 8)
+        old = {name for name, bleed in scan.patient.bleeds if bleed.blood.hu < 45}
+        for index in range(12):
+            hu, shares = scan.anatomy(index)
+            for name in scan.slice(index).covers:
+                seen = scan.seen(name, shares[name], hu)
+                assert seen.sum() >= VISIBLE_SHARE * hu.size
+                assert hu[seen].max() < 150
+                assert name in old or hu[seen].min() >= 45
+
+
+FINDINGS = {
+    "calcification": (Calcification((20.0, 0.0, 20.0), 10, 300.0, 4.0, (1.0, 1.0, 1.0), 0.0), 150, 320),
+    "vessel": (Vessel((8.0, 0.0, 20.0), 24, (28.0, 0.0, 20.0), 2.0, 60.0), 42, 65),
+    "infarct": (Infarct((30.0, 20.0, 20.0), 26, 10.0, (1.0, 1.0, 1.0), 10.0), 0, 22),
+    "tumour": (Tumour((30.0, 20.0, 30.0), 24, 12.0, 52.0, 52.0, 0.0), 44, 60),
+    "metal": (Metal((30.0, 20.0, 20.0), 8, 3.0), 3000, 20001),
+    "drain": (Catheter((70.0, 20.0, 20.0), 60, (20.0, 20.0, 20.0)), 60, 600),
+}
+
+
+@pytest.mark.parametrize("name", FINDINGS)
+def test_a_finding_is_where_it_is_put_as_dense_as_it_is_and_nowhere_else(name):
+    finding, least, most = FINDINGS[name]
+    plain = Scan(Patient(PLAIN, [], []), study(slices=40), 1)
+    level = min(range(40), key=lambda i: _distances(plain, i, finding).min())
+    with_it = Scan(Patient(PLAIN, [], [finding]), study(slices=40), 1)
+    there, before = with_it.anatomy(level)[0], plain.anatomy(level)[0]
+    changed = np.abs(there - before) > 4
+    middle = np.unravel_index(np.argmin(_distances(plain, level, finding)), there.shape)
+    assert changed.any()
+    assert least <= there[tuple(slice(max(0, i - 2), i + 3) for i in middle)].max() <= most or name == "infarct"
+    if name == "infarct":
+        assert least <= there[middle] <= most
+    assert _distances(plain, level, finding)[changed].max() < finding.reach_mm + 2
+
+
+def _distances(scan: Scan, index: int, finding: Finding) -> np.ndarray:
+    """mm of each pixel of a slice's middle from a finding's place."""
+    position, tilt = scan.pose.positions_mm[index], scan.pose.tilt
+    down, across = scan._pixels_mm
+    row, column = np.meshgrid(down, across, indexing="ij")
+    assert tilt == 0
+    places = scan.pose.to_head(np.stack([column, row, np.full_like(row, position)]))
+    return np.sqrt(((places - np.reshape(finding.centre, (3, 1, 1))) ** 2).sum(axis=0))
+
+
+def test_a_craniotomy_cuts_the_vault_and_a_swelling_stays_in_the_scalp():
+    centre = on_inner_table((1.0, 0.0, 0.4))
+    flap = Craniotomy(centre, 42.0, 28.0, along(on_inner_table((1.0, -0.55, 0.4)), 0.0))
+    swelling = Swelling(centre, 40.0)
+    bare = Scan(Patient(PLAIN, [], []), study(slices=30), 1)
+    cut = swollen = 0
+    for index in range(12, 24):
+        before = bare.anatomy(index)[0]
+        opened = Scan(Patient(PLAIN, [], [flap]), study(slices=30), 1).anatomy(index)[0]
+        lost = before - opened > 300
+        cut += lost.sum()
+        assert (before[lost] > 300).all()
+        fuller = Scan(Patient(PLAIN, [], [swelling]), study(slices=30), 1).anatomy(index)[0]
+        grown = fuller - before > 30
+        swollen += grown.sum()
+        assert (before[grown] < 30).all(), "fat"
+    assert cut > 100
+    assert swollen > 100
+
+
+def test_the_head_lies_on_its_headrest():
+    for patient in range(12):
+        scan = Scan.of(replace(study(slices=24, tilted=patient % 2 == 0), patient=patient), 13)
+        background = scan._background
+        inside = []
+        for index in range(4, 20, 3):
+            hu = scan.anatomy(index)[0]
+            brain = (hu > 0) & (hu < 90)
+            inside.append((background[brain] > -800).mean())
+        assert max(inside) < 0.06, "no shell or foam within the head"
+
+
+def test_memory_does_not_grow_with_the_studies():
+    for patient in range(8):
+        Scan.of(replace(study(slices=4), patient=patient), 13).slice(2)
+    assert _spectrum.cache_info().currsize <= 4
 
 
 def test_what_is_too_little_to_be_labelled_is_still_there():
