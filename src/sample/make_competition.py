@@ -26,7 +26,6 @@ from src.sample.plan import (
     BLEEDING_SHARE,
     DIFFICULTIES,
     MIN_PATIENTS,
-    MIXTURE,
     Mixture,
     Plan,
     make_plan,
@@ -77,15 +76,11 @@ def make_competition(
     else.
     """
     layout: dict[str, Any] = {"patients": patients, "slices": slices, "size": size, "seed": seed}
-    settings = {**layout, "difficulty": difficulty}
-    if difficulty == "hard":
-        layout |= {"difficulty": difficulty, "bleeding": BLEEDING_SHARE[difficulty] if bleeding is None else bleeding}
-        layout["mixture"] = MIXTURE if mixture is None else mixture
-        mixed = [["+".join(subtypes), weight] for subtypes, weight in layout["mixture"]]
-        settings |= {"bleeding": layout["bleeding"], "mixture": mixed}
-    elif bleeding is not None or mixture is not None:
-        raise UserError(f"--bleeding and --mixture go with --difficulty hard, not {difficulty}")
+    layout |= {"difficulty": difficulty, "bleeding": bleeding, "mixture": mixture}
     plan = make_plan(**layout)
+    settings = {name: value for name, value in layout.items() if value is not None}
+    if mixture is not None:
+        settings["mixture"] = [["+".join(subtypes), weight] for subtypes, weight in mixture]  # as JSON gives it back
     output = output.resolve()
     marker = _read_marker(output)
     same = marker.get("version") == GENERATOR_VERSION and marker.get("settings") == settings
@@ -292,7 +287,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, help=f"rows and columns (default: {_defaults('size')})")
     parser.add_argument(
         "--difficulty", choices=DIFFICULTIES, default="easy",
-        help="easy: simple heads, large bright bleeds; hard: as real CT (docs/hard.md) (default: %(default)s)",
+        help="easy: simple heads, large bright bleeds; hard: modelled on real CT (docs/hard.md) (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--bleeding", type=float, metavar="SHARE",

@@ -68,6 +68,15 @@ class Study:
     columns: int
     tilted: bool
 
+    def generator(self, seed: int, *index: int) -> np.random.Generator:
+        """The random numbers of this study of a competition, or of one of its slices: the same in whatever order."""
+        return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(self.patient, 1 + self.number, *index)))
+
+
+def patient_generator(seed: int, patient: int) -> np.random.Generator:
+    """The random numbers of what stays the same from study to study of a patient."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(patient,)))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -89,16 +98,19 @@ def make_plan(
     size: int,
     seed: int,
     difficulty: str = "easy",
-    bleeding: float = BLEEDING_SHARE["hard"],
-    mixture: Mixture = MIXTURE,
+    bleeding: float | None = None,
+    mixture: Mixture | None = None,
 ) -> Plan:
     """Lay out a competition. Raises UserError where there is no room for all its oddities.
 
-    bleeding: share of the patients of a hard competition who bleed. mixture: what of, with weights that need no sum.
+    bleeding: share of the patients who bleed. mixture: what of, with weights that need no sum. Both are a hard
+    competition's, and by default BLEEDING_SHARE and MIXTURE.
     """
     if difficulty not in DIFFICULTIES:
         raise UserError(f"difficulty {difficulty!r}: expected one of {', '.join(DIFFICULTIES)}")
-    if not 0 < bleeding < 1:
+    if difficulty != "hard" and not (bleeding is None and mixture is None):
+        raise UserError(f"--bleeding and --mixture go with --difficulty hard, not {difficulty}")
+    if bleeding is not None and not 0 < bleeding < 1:
         raise UserError(f"--bleeding {bleeding}: expected a share between 0 and 1")
     for what, got, least in (
         ("patients", patients, MIN_PATIENTS),
@@ -114,8 +126,8 @@ def make_plan(
     if difficulty == "easy":
         bleeds = _share_bleeds(n_train, rng) + _share_bleeds(patients - n_train, rng)
     else:
-        bleeds = _mix_bleeds(n_train, QUIET, bleeding, mixture, rng)
-        bleeds += _mix_bleeds(patients - n_train, 1, bleeding, mixture, rng)
+        share, of = BLEEDING_SHARE["hard"] if bleeding is None else bleeding, MIXTURE if mixture is None else mixture
+        bleeds = _mix_bleeds(n_train, QUIET, share, of, rng) + _mix_bleeds(patients - n_train, 1, share, of, rng)
     with_blood = [index for index in range(n_train) if bleeds[index]]
     without = [index for index in range(n_train) if not bleeds[index]]
     returning = [index for pair in zip(with_blood, without, strict=False) for index in pair]

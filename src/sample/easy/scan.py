@@ -6,13 +6,10 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from src.labels import LABELS
-from src.sample.dicom_writer import SliceHeader
 from src.sample.easy.anatomy import Head, Image, Plane
 from src.sample.easy.bleeds import BLEEDS, Bleed
-from src.sample.encoding import ENCODINGS
-from src.sample.plan import Study
-from src.sample.rendered import RenderedSlice
+from src.sample.plan import Study, patient_generator
+from src.sample.rendered import RenderedSlice, render
 
 VISIBLE_MM2 = 250.0  # a bleed that covers less of a section is neither painted nor labelled
 HEAD_SPAN_MM = 102.0  # from the petrous ridges to the vertex
@@ -30,7 +27,7 @@ class Patient:
     @classmethod
     def draw(cls, seed: int, patient: int, bleeds: tuple[str, ...]) -> "Patient":
         """Draw the patient of that index in the plan."""
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(patient,)))
+        rng = patient_generator(seed, patient)
         return cls(Head.draw(rng), {name: BLEEDS[name].draw(rng) for name in bleeds})
 
 
@@ -49,10 +46,7 @@ class Scan:
 
     @cached_property
     def _pose(self) -> "_Pose":
-        rng = np.random.default_rng(
-            np.random.SeedSequence(self.seed, spawn_key=(self.study.patient, 1 + self.study.number))
-        )
-        return _Pose.draw(rng, self.study)
+        return _Pose.draw(self.study.generator(self.seed), self.study)
 
     def plane(self, index: int) -> Plane:
         """Where one slice, counted from the lowest, lies in the head."""
@@ -64,10 +58,8 @@ class Scan:
 
     def slice(self, index: int) -> RenderedSlice:
         """Render one slice, counted from the lowest."""
-        study, pose, table_mm = self.study, self._pose, self._table_mm(index)
-        rng = np.random.default_rng(
-            np.random.SeedSequence(self.seed, spawn_key=(study.patient, 1 + study.number, index))
-        )
+        study, pose = self.study, self._pose
+        rng = study.generator(self.seed, index)
         plane = self.plane(index)
         section = self.patient.head.section(plane)
         hu, covers = section.hu, {}
@@ -77,24 +69,8 @@ class Scan:
                 hu, covers[name] = bleed.paint(hu, section), cover
         hu = hu + _noise(hu.shape, pose.noise_hu, rng)
 
-        encoding = ENCODINGS[study.encoding]
-        outside = np.hypot(plane.scanner_x, plane.scanner_y) > pose.pixel_mm * study.rows / 2
-        x, y = plane.scanner_x[0, 0], plane.scanner_y[0, 0]
-        header = SliceHeader(
-            slice_id=study.slice_ids[index],
-            patient_id=study.patient_id,
-            study_id=study.study_id,
-            series_id=study.series_id,
-            # the table moves along z; a tilted gantry turns the section about x
-            position=(float(x), float(y * np.cos(pose.tilt)), float(pose.table_mm + table_mm - y * np.sin(pose.tilt))),
-            tilt=pose.tilt,
-            pixel_mm=pose.pixel_mm,
-            encoding=encoding,
-            explicit_vr=study.explicit_vr,
-            window=study.window,
-        )
-        labels = np.array([name in covers or (name == "any" and bool(covers)) for name in LABELS], dtype=np.uint8)
-        return RenderedSlice(encoding.to_stored(hu, outside), header, labels, covers)
+        table_mm = pose.table_mm + self._table_mm(index)
+        return render(study, index, hu, covers, pixel_mm=pose.pixel_mm, tilt=pose.tilt, table_mm=table_mm)
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Heads that are deformed from a real one's anatomy and seen as a scanner sees them: as hard to read as real CT."""
+"""Heads deformed from a real one and seen as a scanner sees them, with small, old and hidden bleeds."""

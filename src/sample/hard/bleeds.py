@@ -1,7 +1,7 @@
 """The five bleeds, each with the place, the shape and the densities that define it on CT.
 
-Sizes and densities are those of clinical series (docs/hard.md names them). Many are small: what a reader could see is
-decided slice by slice, by the share of its pixels that bleed (`scan.VISIBLE_SHARE`).
+docs/hard.md says which densities have a source; sizes are chosen within what textbooks show. Many are small: what a
+reader could see is decided slice by slice, by the share of its pixels that bleed (`scan.VISIBLE_SHARE`).
 """
 
 import math
@@ -52,7 +52,7 @@ def fresh(rng: np.random.Generator) -> Blood:
 
 
 def of_any_age(rng: np.random.Generator) -> Blood:
-    """As in subdural bleeds, of which half are old or have bled again."""
+    """As in subdural bleeds: somewhat over half fresh, else old, or fresh blood under old."""
     kind = rng.choice(4, p=(0.55, 0.17, 0.13, 0.15))
     if kind == 0:
         return fresh(rng)

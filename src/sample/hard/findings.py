@@ -13,7 +13,7 @@ from src.sample.hard.shapes import Fields, Point, along, distance, on_inner_tabl
 
 @dataclass(frozen=True)
 class Finding(ABC):
-    """What every finding has. It is nowhere farther from `centre` than `reach_mm`."""
+    """What every finding has. But for its soft border it is nowhere farther from `centre` than `reach_mm`."""
 
     centre: Point
     reach_mm: float

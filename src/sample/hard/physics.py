@@ -16,12 +16,12 @@ from src.sample.hard.atlas import Image
 COARSE = 96  # pixels of the side of the coarse grid
 ANGLES = 90
 WATER_PER_MM = 0.0195  # attenuation at the mean energy of a 120 kV beam (70 keV)
-GLARE = ((0.075, 2.3), (0.03, 8.0))  # share of bone's HU, standard deviation in mm; from the real scan in docs/hard.md
+GLARE = ((0.075, 2.3), (0.03, 8.0))  # share of bone's HU, mm of standard deviation; set by docs/hard.md's scan
 GLARE_PIXELS = 2  # side of the squares in which it is worked out
 BONE_FROM_HU = 150.0
 METAL_HU, HIGHEST_HU = 20000.0, 3071.0  # what metal would have, and what scanners write
-STREAK = 12.0  # of the path beyond that: how much chance there is in a ray's loss
 STARVED_CM = 5.0  # of bone, beyond which a ray's loss grows with its path and no more with its square
+STREAK = 12.0  # cm^2 of chance in a ray's loss for each cm beyond that
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Scanner:
     noise_hu: float  # standard deviation in the middle of the brain
     grain_per_mm: float  # by which the noise's power falls to 1/e beyond its peak
     glare: float  # of bone's HU, that is spread over several mm around it
-    hardening: float  # HU for each cm of bone squared along a ray
+    hardening: float  # HU cm, by which the lost absorption, in cm of bone squared, counts
     cupping_hu: float  # by which the middle is darker than the rim
     motion: float  # 0 none .. 1: how likely a slice is blurred
 
@@ -46,7 +46,7 @@ class Scanner:
             noise_hu=float(np.clip(np.exp(rng.normal(np.log(3.7), 0.26)), 2.0, 8.0)),
             grain_per_mm=float(rng.uniform(0.13, 0.28)),
             glare=float(rng.uniform(0.5, 1.2)),
-            hardening=float(rng.uniform(4.0, 11.0)),
+            hardening=float(rng.uniform(8.0, 22.0)),
             cupping_hu=float(rng.uniform(0.0, 2.5)),
             motion=float(rng.choice([0.0, 0.0, 0.0, 0.3])),
         )
@@ -86,9 +86,8 @@ class Scanner:
         lost += STREAK * np.clip(bone_cm - STARVED_CM, 0.0, None) * rng.standard_normal(lost.shape, dtype=np.float32)
         lost = lost.reshape(ANGLES, -1)
         lost -= lost.mean(axis=1, keepdims=True)
-        error = (
-            self.hardening * 2.0 * (project.T @ _ramp(lost).ravel()).reshape(COARSE, COARSE) * np.float32(10 / step_mm)
-        )
+        seen = (project.T @ _ramp(lost).ravel()).reshape(COARSE, COARSE)
+        error = self.hardening * np.float32(10 / step_mm) * seen
         inside = coarse > -500
         if inside.any():
             error -= np.median(error[inside])

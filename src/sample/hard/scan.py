@@ -7,10 +7,8 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from src.labels import LABELS
-from src.sample.dicom_writer import SliceHeader
-from src.sample.encoding import ENCODINGS
 from src.sample.hard.atlas import Image, atlas
 from src.sample.hard.bleeds import Bleed, draw_bleeds
 from src.sample.hard.findings import Finding, draw_findings
@@ -18,8 +16,8 @@ from src.sample.hard.head import Head, Nodes
 from src.sample.hard.headrest import Headrest
 from src.sample.hard.physics import Scanner
 from src.sample.hard.shapes import Fields, distance
-from src.sample.plan import Study
-from src.sample.rendered import RenderedSlice
+from src.sample.plan import Study, patient_generator
+from src.sample.rendered import RenderedSlice, render
 
 Window = tuple[slice, slice]  # rows and columns
 Millimetres = NDArray[np.floating[Any]]  # one number each
@@ -49,7 +47,7 @@ class Patient:
     @classmethod
     def draw(cls, seed: int, patient: int, subtypes: tuple[str, ...]) -> "Patient":
         """Draw the patient of that index in the plan."""
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(patient,)))
+        rng = patient_generator(seed, patient)
         head = Head.draw(rng)
         return cls(head, draw_bleeds(subtypes, rng), draw_findings(max(head.atrophy, 0.0), subtypes, rng))
 
@@ -133,8 +131,7 @@ class Scan:
 
     @cached_property
     def _drawn(self) -> tuple[Pose, Scanner, Headrest]:
-        key = (self.study.patient, 1 + self.study.number)
-        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+        rng = self.study.generator(self.seed)
         return Pose.draw(rng, self.study), Scanner.draw(rng), Headrest.draw(rng)
 
     @property
@@ -155,14 +152,15 @@ class Scan:
 
     @cached_property
     def _background(self) -> Image:
-        """HU around the head, the same in each slice: what it lies on touches it where it is lowest."""
-        lowest = []
-        for position in self.pose.positions_mm:
-            head = atlas().skull(self._grid.section(position * np.cos(self.pose.tilt))[:3]).outside > -900
-            rows = np.flatnonzero(head.any(axis=1))
-            if rows.size:
-                lowest.append(self._grid.down_mm[rows[-1]] + position * np.sin(self.pose.tilt))
-        return self._drawn[2].picture(*self._pixels_mm, lowest_mm=max(lowest))
+        """HU around the head, the same in each slice: the headrest, where the head first meets it."""
+        pose, grid = self.pose, self._grid
+        lowest = np.full(grid.across_mm.size, -np.inf)  # of the head's silhouette along the table
+        for position in pose.positions_mm:
+            head = atlas().skull(grid.section(position * np.cos(pose.tilt))[:3]).outside > -900
+            rows = np.where(head, grid.down_mm[:, None] + position * np.sin(pose.tilt), -np.inf)
+            lowest = np.maximum(lowest, rows.max(axis=0))
+        lowest = ndimage.maximum_filter1d(lowest, 3) + NODE_MM  # the skin may lie up to a node beyond those inside
+        return self._drawn[2].picture(*self._pixels_mm, head=(grid.across_mm, lowest))
 
     @cached_property
     def _pixels_mm(self) -> tuple[Millimetres, Millimetres]:
@@ -208,8 +206,7 @@ class Scan:
     def slice(self, index: int) -> RenderedSlice:
         """Render one slice, counted from the lowest."""
         study, pose = self.study, self.pose
-        key = (study.patient, 1 + study.number, index)
-        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+        rng = study.generator(self.seed, index)
         hu, shares = self.anatomy(index)
         # as a reader of the full picture sees it: a small one keeps its labels, as the competition's do
         visible = {
@@ -219,27 +216,8 @@ class Scan:
         }
         hu = self._drawn[1].take(hu, pose.pixel_mm / self._finer, rng)
         hu = self._reduce(hu)
-        labels = np.array([name in visible or (name == "any" and bool(visible)) for name in LABELS], dtype=np.uint8)
-
-        encoding, table_mm = ENCODINGS[study.encoding], pose.positions_mm[index]
-        x, y = (-pose.pixel_mm * (count - 1) / 2 for count in (study.columns, study.rows))
-        header = SliceHeader(
-            slice_id=study.slice_ids[index],
-            patient_id=study.patient_id,
-            study_id=study.study_id,
-            series_id=study.series_id,
-            # the table moves along z; a tilted gantry turns the section about x
-            position=(float(x), float(y * np.cos(pose.tilt)), float(pose.table_mm + table_mm - y * np.sin(pose.tilt))),
-            tilt=pose.tilt,
-            pixel_mm=pose.pixel_mm,
-            encoding=encoding,
-            explicit_vr=study.explicit_vr,
-            window=study.window,
-        )
-        down = np.arange(study.rows, dtype=np.float32) - np.float32((study.rows - 1) / 2)
-        across = np.arange(study.columns, dtype=np.float32) - np.float32((study.columns - 1) / 2)
-        outside = np.hypot(down[:, None], across) > study.rows / 2
-        return RenderedSlice(encoding.to_stored(hu, outside), header, labels, visible)
+        table_mm = pose.table_mm + pose.positions_mm[index]
+        return render(study, index, hu, visible, pixel_mm=pose.pixel_mm, tilt=pose.tilt, table_mm=table_mm)
 
     def seen(self, subtype: str, share: Image, hu: Image) -> NDArray[np.bool_]:
         """Where a bleed can be seen. share: of each pixel that is its blood; hu: of the slice without noise."""

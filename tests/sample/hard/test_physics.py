@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.sample.hard.physics import Scanner
+from src.sample.hard.physics import METAL_HU, Scanner
 
 PIXEL_MM = 0.5
 QUIET = Scanner(
@@ -82,11 +82,23 @@ def test_beam_hardening_darkens_what_lies_between_dense_bones():
     image = head()
     for side in (-1, 1):
         image[disc(14, (side * 40.0, 10.0))] = 1400.0
-    error = taken(replace(QUIET, hardening=6.0), image) - taken(QUIET, image)
+    error = taken(replace(QUIET, hardening=12.0), image) - taken(QUIET, image)
     between, beside = error[disc(8, (0.0, 10.0))].mean(), error[disc(8, (0.0, -40.0))].mean()
     assert between < beside - 2
-    twice = taken(replace(QUIET, hardening=12.0), image) - taken(QUIET, image)
+    twice = taken(replace(QUIET, hardening=24.0), image) - taken(QUIET, image)
     assert twice[disc(8, (0.0, 10.0))].mean() == pytest.approx(2 * between, rel=0.05)
+
+
+def test_metal_draws_streaks_and_bone_does_not():
+    unevenness = {}
+    for name, hu in (("bone", 1400.0), ("metal", METAL_HU)):
+        image = head()
+        image[disc(3.0, (20.0, 10.0))] = hu
+        error = taken(replace(QUIET, hardening=12.0), image) - taken(QUIET, image)
+        ring = disc(24.0, (20.0, 10.0)) & ~disc(18.0, (20.0, 10.0))
+        unevenness[name] = error[ring].std()
+        assert taken(QUIET, image).max() <= 3071
+    assert unevenness["metal"] > 5 * unevenness["bone"]
 
 
 def test_glare_brightens_brain_at_the_skull():

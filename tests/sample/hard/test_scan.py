@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from src.labels import LABELS
+from src.sample.hard.atlas import Brain, Skull
 from src.sample.hard.bleeds import Blood, Subdural
 from src.sample.hard.findings import (
     Calcification,
@@ -187,13 +188,30 @@ def test_a_craniotomy_cuts_the_vault_and_a_swelling_stays_in_the_scalp():
 def test_the_head_lies_on_its_headrest():
     for patient in range(12):
         scan = Scan.of(replace(study(slices=24, tilted=patient % 2 == 0), patient=patient), 13)
-        background = scan._background
-        inside = []
-        for index in range(4, 20, 3):
-            hu = scan.anatomy(index)[0]
-            brain = (hu > 0) & (hu < 90)
-            inside.append((background[brain] > -800).mean())
-        assert max(inside) < 0.06, "no shell or foam within the head"
+        shell = scan._background > -800
+        bare = Scan.of(scan.study, 13)
+        bare.__dict__["_background"] = np.full(shell.shape, -1000.0, dtype=np.float32)
+        heads = [bare.anatomy(index)[0] > -400 for index in range(0, 24, 2)]
+        assert shell.any()
+        assert max((head & shell).sum() for head in heads) < 0.02 * shell.sum(), "none of the shell is within the head"
+        lowest = max(np.flatnonzero(head.any(axis=1))[-1] for head in heads)
+        assert np.flatnonzero(shell.any(axis=1))[-1] > lowest - 40, "and it is under it, or cut off by the picture"
+
+
+def test_tissues_have_the_densities_of_ct_whatever_the_patient():
+    """Grey matter, white matter and fluid on either side of what textbooks give, grey above white in everybody."""
+    tissue = np.array([[0.0, 0.58, 1.0]], dtype=np.float32)  # fluid, grey, white
+    zero, deep = np.zeros_like(tissue), np.full_like(tissue, 15.0)
+    brain = Brain(tissue, np.full_like(tissue, -8.0), zero, zero)
+    for seed in range(40):
+        head = replace(Head.draw(np.random.default_rng(seed)), white_matter=0.0)
+        fluid, grey, white = head.brain_hu(brain, Skull(zero, zero, deep, zero), zero, zero)[0]
+        assert 5 <= fluid <= 15
+        assert 32 <= grey <= 43
+        assert 22 <= white <= 33
+        assert 5 <= grey - white <= 12
+        at_bone = head.brain_hu(brain, Skull(zero, zero, zero, zero), zero, zero)[0]
+        assert (at_bone > 40).all(), "dura: no dark line between bone and brain"
 
 
 def test_memory_does_not_grow_with_the_studies():
