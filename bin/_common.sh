@@ -25,6 +25,10 @@ esac
 : "${CONFS:=conf/se_resnext50_32x4d.yaml conf/efficientnet-b2.yaml}"
 : "${FOLDS:=0 1 2 3 4}"
 : "${EPOCHS:=2 3}"
+: "${SEQUENCES:=conf/sequence/gru.yaml}"
+: "${EMBED_EPOCH:=3}"
+: "${PCA:=}"
+: "${MEMBERS:=all}"
 : "${NPROC:=1}"
 : "${JOBS:=}"
 : "${ENGINE:=loky}"
@@ -35,7 +39,10 @@ esac
 : "${CALIBRATE:=none}"
 case $NPROC in *[!0-9]* | 0) fail "NPROC=$NPROC: expected a number of processes, 1 or more" ;; esac
 case $MAX_REJECTED in *[!0-9.]*) fail "MAX_REJECTED=$MAX_REJECTED: expected a share from 0 to 1" ;; esac
-for list in CONFS FOLDS EPOCHS; do
+case $PCA in *[!0-9]* | 0) fail "PCA=$PCA: expected a number of components, 1 or more" ;; esac
+case $EMBED_EPOCH in *[!0-9]* | 0) fail "EMBED_EPOCH=$EMBED_EPOCH: expected an epoch, from 1" ;; esac
+case $MEMBERS in cnn | sequence | all) ;; *) fail "MEMBERS=$MEMBERS: expected cnn, sequence or all" ;; esac
+for list in CONFS FOLDS EPOCHS SEQUENCES; do
     eval "value=\$$list"
     [ -n "$(echo $value)" ] || fail "$list is blank; expected names with blanks between them"
 done
@@ -48,7 +55,8 @@ if [ -z "${PYTHON:-}" ]; then
     PYTHON=.venv/bin/python
     own_python=yes
 fi
-export ICH_ROOT CONFS FOLDS EPOCHS NPROC JOBS ENGINE DASK_ADDRESS MAX_REJECTED BLEND SMOOTH CALIBRATE
+export ICH_ROOT CONFS FOLDS EPOCHS SEQUENCES EMBED_EPOCH PCA MEMBERS NPROC JOBS ENGINE DASK_ADDRESS MAX_REJECTED
+export BLEND SMOOTH CALIBRATE
 
 need_python() {
     command -v "$PYTHON" >/dev/null 2>&1 || fail "$PYTHON is missing; run sh bin/setup.sh first, or set PYTHON"

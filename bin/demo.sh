@@ -12,14 +12,14 @@ set -eu
 run sh bin/setup.sh
 export ICH_ROOT="$repository/cache/demo"
 export CONFS="conf/demo/se_resnext50_32x4d.yaml conf/demo/efficientnet-b2.yaml"
-export FOLDS="0 1 2 3 4" EPOCHS="2 3"
+export SEQUENCES=conf/sequence/gru.yaml FOLDS="0 1 2 3 4" EPOCHS="2 3" EMBED_EPOCH=3 PCA= MEMBERS=all
 
 step() { printf '\n== %s\n' "$*"; }
 
 step "generating head CTs"
 run "$PYTHON" -m src.sample.make_competition --output "$ICH_ROOT/input" \
     --patients 92 --slices 5 --size 128 --difficulty easy --seed 0
-for script in preprocess train predict ensemble; do
+for script in preprocess train predict sequence ensemble; do
     step "bin/$script.sh"
     run sh "bin/$script.sh"
 done
@@ -33,5 +33,6 @@ Next, the real data (README.md, The real job): put the competition's files into 
     sh bin/preprocess.sh
     sh bin/train.sh
     sh bin/predict.sh
+    sh bin/sequence.sh
     sh bin/ensemble.sh
 END

@@ -1,12 +1,24 @@
-"""conf/*.yaml: one file per classifier, the base it names plus its differences. An unknown key is an error."""
+"""conf/: a YAML per classifier or sequence model, the base it names plus its differences. An unknown key is an
+error.
+"""
 
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from src.errors import UserError
 from src.labels import LABELS
@@ -126,16 +138,10 @@ class SchedulerConf(_Section):
         return self.gamma**falls * min(1.0, (step + 1) / (self.warmup_steps + 1))
 
 
-class Config(_Section):
-    """All that decides what a classifier becomes. conf/base.yaml says what each key is for."""
+class TrainingConf(_Section):
+    """What decides how anything here is trained: a classifier, or a sequence model over its slices."""
 
-    name: str  # of the file; the folder under model/
-    network: NetworkConf
-    image_size: _Int = Field(ge=32)
-    neighbours: _Int = Field(default=0, ge=0)
-    windows: tuple[WindowConf, ...] = Field(min_length=1)
-    window_jitter: WindowJitterConf
-    augment: tuple[TransformConf, ...]
+    name: str  # of the file
     label_weights: dict[str, Annotated[_Float, Field(ge=0)]]
     optimizer: OptimizerConf
     scheduler: SchedulerConf
@@ -144,12 +150,10 @@ class Config(_Section):
     batch_size: _Int = Field(ge=2)
     accumulate: _Int = Field(default=1, ge=1)
     precision: Literal["fp16", "bf16", "none"]
-    channels_last: StrictBool = True
     compile: StrictBool = False
     workers: _Int = Field(ge=0)
     save_steps: _Int = Field(ge=0)
     seed: _Int = Field(ge=0)
-    tta: tuple[ViewConf, ...] = Field(default=(IdentityView(name="Identity"),), min_length=1)
 
     @field_validator("label_weights")
     @classmethod
@@ -159,11 +163,71 @@ class Config(_Section):
         return {label: weights[label] for label in LABELS}
 
 
+class Config(TrainingConf):
+    """All that decides what a classifier becomes. conf/base.yaml says what each key is for."""
+
+    network: NetworkConf
+    image_size: _Int = Field(ge=32)
+    neighbours: _Int = Field(default=0, ge=0)
+    windows: tuple[WindowConf, ...] = Field(min_length=1)
+    window_jitter: WindowJitterConf
+    augment: tuple[TransformConf, ...]
+    channels_last: StrictBool = True
+    tta: tuple[ViewConf, ...] = Field(default=(IdentityView(name="Identity"),), min_length=1)
+
+
+class RecurrentConf(_Section):
+    """A recurrent network that reads a series in both directions."""
+
+    name: Literal["GRU", "LSTM"]
+    width: _Int = Field(ge=1)  # of the hidden state of each direction
+    layers: _Int = Field(ge=1)
+
+
+class TransformerConf(_Section):
+    """A transformer encoder whose heads pay the less attention to a slice the more millimetres away it is."""
+
+    name: Literal["Transformer"]
+    width: _Int = Field(ge=1)
+    layers: _Int = Field(ge=1)
+    heads: _Int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _share_the_width(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"expected a width that {self.heads} heads can share")
+        return self
+
+
+class SequenceConfig(TrainingConf):
+    """All that decides what a sequence model becomes. conf/sequence/base.yaml says what each key is for."""
+
+    model: Annotated[RecurrentConf | TransformerConf, Field(discriminator="name")]
+    dropout: _Float = Field(ge=0, lt=1)
+    embedding_dropout: _Float = Field(ge=0, lt=1)
+    logit_dropout: _Float = Field(ge=0, le=1)
+    logit_noise: _Float = Field(ge=0)
+    order: Literal["z", "shuffled"] = "z"
+
+
+_Conf = TypeVar("_Conf", bound=TrainingConf)
+
+
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
-    """Read a conf, its base first, then `key=value` overrides with dots for nested keys (`optimizer.lr=1e-4`).
+    """Read a classifier's conf, its base first, then `key=value` overrides with dots for nested keys
+    (`optimizer.lr=1e-4`).
 
     Raises UserError naming the file, the key, and what was expected.
     """
+    return _load(path, Config, overrides)
+
+
+def load_sequence_config(path: Path, overrides: list[str] | None = None) -> SequenceConfig:
+    """Read a sequence model's conf, as `load_config`."""
+    return _load(path, SequenceConfig, overrides)
+
+
+def _load(path: Path, kind: type[_Conf], overrides: list[str] | None) -> _Conf:
     values = _read_with_base(Path(path), [])
     for override in overrides or []:
         key, equals, text = override.partition("=")
@@ -171,20 +235,20 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
             raise UserError(f"--set {override}: expected key=value, for example optimizer.lr=1e-4")
         _assign(values, key.split("."), _parse_yaml(text, f"--set {override}"), override)
     if "name" in values:
-        raise UserError(f"{path}: unknown key name; a classifier's name is its file's")
+        raise UserError(f"{path}: unknown key name; a conf's name is its file's")
     values["name"] = Path(path).stem
     try:
-        return Config.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error)}") from error
+        raise UserError(f"{path}: {_explain(error, kind)}") from error
 
 
-def dump_config(config: Config) -> str:
+def dump_config(config: TrainingConf) -> str:
     """The resolved conf as YAML: what is saved beside the weights."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def changed_keys(config: Config, dumped: str) -> list[str]:
+def changed_keys(config: TrainingConf, dumped: str) -> list[str]:
     """Which keys, with dots, differ between a conf and one that `dump_config` wrote before.
 
     A key that has come since had its default then: a new key's default leaves everything as it was without it. One that
@@ -192,7 +256,7 @@ def changed_keys(config: Config, dumped: str) -> list[str]:
     """
     before, now = _flatten(_parse_yaml(dumped, "the saved conf")), _flatten(config.model_dump(mode="json"))
     gone = before.keys() - now.keys()
-    before = _flatten(_defaults(Config)) | before
+    before = _flatten(_defaults(type(config))) | before
     return sorted(gone | {key for key in now if key not in before or before[key] != now[key]})
 
 
@@ -264,12 +328,12 @@ _WORDS = (
 )
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, kind: type[TrainingConf]) -> str:
     parts = []
     for each in error.errors():
         key, message = ".".join(str(part) for part in each["loc"]), each["msg"]
         if each["type"] == "extra_forbidden":
-            known = _known_keys(each["loc"][:-1])
+            known = _known_keys(kind, each["loc"][:-1])
             close = get_close_matches(str(each["loc"][-1]), known, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
             parts.append(f"unknown key {key}; {hint}")
@@ -286,16 +350,16 @@ def _explain(error: ValidationError) -> str:
     return "; ".join(parts)
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+def _known_keys(kind: type[TrainingConf], location: tuple[int | str, ...]) -> list[str]:
     """The keys of the section at a place that pydantic names: of keys, positions in a list, and names in a choice."""
-    section: Any = Config
+    section: Any = kind
     for part in location:
         if isinstance(part, int):
             section = get_args(section)[0]
         elif isinstance(section, type) and issubclass(section, BaseModel):
             section = section.model_fields[part].annotation
-        else:  # Annotated[one | another, ...], told apart by their names
-            choices = get_args(get_args(section)[0])
+        else:  # one | another, or Annotated[one | another, ...], told apart by their names
+            choices = get_args(section if isinstance(section, UnionType) else get_args(section)[0])
             section = next(each for each in choices if part in get_args(each.model_fields["name"].annotation))
-    own = {"name"} if section is Config else set()  # the file's name, which no conf can set
+    own = {"name"} if section is kind else set()  # the file's name, which no conf can set
     return sorted(section.model_fields.keys() - own)

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from accelerate.state import AcceleratorState
 
+from src.config import Config, load_config
 from src.files.layout import Layout
 from src.files.tables import write_table
 from src.labels import row_ids
@@ -91,3 +93,31 @@ def write_labels() -> Callable[..., Path]:
         return path
 
     return _write
+
+
+# the quickest network that has batch norm, on the smallest images
+QUICK = [
+    "network.architecture=timm/resnet10t",
+    "network.pretrained=none",
+    "image_size=32",
+    "batch_size=8",
+    "workers=0",
+    "optimizer.lr=1e-3",
+]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator() -> None:
+    """accelerate keeps the first precision that a process asks for; a command asks once, tests ask often."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="session")
+def make_config(repository: Path) -> Callable[..., Config]:
+    """The conf of the quickest network, with `key=value` overrides."""
+    return lambda *overrides: load_config(repository / "conf/se_resnext50_32x4d.yaml", [*QUICK, *overrides])
+
+
+@pytest.fixture
+def config(make_config: Callable[..., Config]) -> Config:
+    return make_config()

@@ -79,7 +79,7 @@ def test_overrides(conf: Path) -> None:
         ("network.pretrained=no", "network.pretrained: input should be a valid string, found False$"),
         ("optimizer.arguments={lr: 5}", "optimizer.arguments: lr has its place in optimizer itself"),
         ("seed={", "not valid YAML"),
-        ("name=other", "unknown key name; a classifier's name is its file's"),
+        ("name=other", "unknown key name; a conf's name is its file's"),
     ],
 )
 def test_mistakes_are_named(conf: Path, override: str, expected: str) -> None:

@@ -6,19 +6,20 @@ from contextlib import contextmanager
 
 import torch
 
-from src.config import Config
+from src.config import Config, TrainingConf
 from src.errors import Stopped, UserError
 
 
 @contextmanager
-def failures_explained(config: Config) -> Iterator[None]:
+def failures_explained(config: TrainingConf) -> Iterator[None]:
     """Turn a lack of memory, a batch too small, a process that is gone and a failed compilation into a UserError that
     says what to do.
 
     A loader that was told to stop is Stopped.
     """
-    batch = f"a batch of {config.batch_size} at {config.image_size} px does not fit"
-    remedy = "give a smaller batch_size (with accumulate, the same step) or image_size"
+    image = (f" at {config.image_size} px", " or image_size") if isinstance(config, Config) else ("", "")
+    batch = f"a batch of {config.batch_size}{image[0]} does not fit"
+    remedy = f"give a smaller batch_size (with accumulate, the same step){image[1]}"
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -29,8 +30,8 @@ def failures_explained(config: Config) -> Iterator[None]:
         if "Expected more than 1 value per channel" not in str(error):
             raise
         raise UserError(
-            f"of a batch of {config.batch_size} at {config.image_size} px a process has one slice, of which batch norm "
-            "can make nothing; give a larger batch_size or image_size"
+            f"of a batch of {config.batch_size}{image[0]} a process has one slice, of which batch norm can make "
+            f"nothing; give a larger batch_size{image[1]}"
         ) from error
     except RuntimeError as error:
         said = str(error)

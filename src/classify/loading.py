@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from src.config import Config
+from src.config import TrainingConf
 
 
-def make_loader(config: Config, dataset: Dataset, **more: Any) -> DataLoader:
+def make_loader(config: TrainingConf, dataset: Dataset, **more: Any) -> DataLoader:
     """A loader with a conf's batches and workers. more: further arguments of torch's."""
     # workers live for one pass, so that those of training, validation and statistics are never there at once
     return DataLoader(

@@ -37,6 +37,11 @@ def make_accelerator(precision: str) -> Accelerator:
     return accelerator
 
 
+def slices_and_targets(network: nn.Module, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a classifier says of a batch of n slices, and what is true: logits and targets, (n, 6) each."""
+    return network(batch["image"], batch["jitter"]), batch["target"]
+
+
 def train_epoch(
     accelerator: Accelerator,
     network: nn.Module,
@@ -50,13 +55,15 @@ def train_epoch(
     accumulate: int = 1,
     clip_norm: float | None = None,
     label_weights: Sequence[float] = WEIGHTS,
+    forward: Callable[[nn.Module, Any], tuple[torch.Tensor, torch.Tensor]] = slices_and_targets,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     after_step: Callable[[float, bool], None] = lambda loss, stopping: None,
 ) -> None:
     """Train for what is left of an epoch, and keep `position` up to date.
 
     ids: names of the dataset's slices; loader: the batches after `position.step`; a step is made of `accumulate` of
-    them, and of what is left at the end of an epoch none is made. What chance there is inside the network (dropout,
+    them, and of what is left at the end of an epoch none is made; its loss is the mean over its slices. `forward` gives
+    logits and targets of the slices that a batch names under "index". What chance there is inside the network (dropout,
     stochastic depth) depends on seed, epoch, step and process alone. label_weights: see `weighted_bce`.
     `after_step(loss, stopping)` is called between any two steps, at the same ones on all processes. Raises UserError
     where the loss is not finite; Stopped where a process was sent SIGTERM, after an `after_step` with stopping=True.
@@ -73,14 +80,17 @@ def train_epoch(
             # all processes hear of each other's losses and signals at once, and so do the same next
             here = torch.zeros(3, dtype=torch.float64, device=accelerator.device)
             losses = []
-            for batch in group:
-                # gradients travel between processes once a step, with the last batch
+            counts = [len(batch["index"]) for batch in group]
+            here[1] = sum(counts)
+            slices = accelerator.reduce(here[1].clone())  # of the step, over all processes
+            for batch, count in zip(group, counts, strict=True):
+                # gradients travel between processes once a step, with the last batch, and their mean is taken
                 with nullcontext() if batch is group[-1] else accelerator.no_sync(network):
-                    loss = weighted_bce(network(batch["image"], batch["jitter"]), batch["target"], weights)
-                    accelerator.backward(loss / accumulate)
+                    logits, targets = forward(network, batch)
+                    loss = weighted_bce(logits, targets, weights)
+                    accelerator.backward(loss * (count * accelerator.num_processes / slices).float())
                 losses.append(loss.detach())
-                here[0] += losses[-1] * len(batch["target"])
-                here[1] += len(batch["target"])
+                here[0] += losses[-1] * count
             here[2] = len(asked_to_stop)
             sums = accelerator.reduce(here).tolist()
             value = sums[0] / sums[1]
@@ -167,12 +177,14 @@ def predict_batches(
     n_slices: int,
     done: int = 0,
     views: Sequence[ViewConf] = (AS_IT_IS,),
+    output: Callable[[nn.Module, Sequence[torch.Tensor]], torch.Tensor] = mean_over_views,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     """Predict the loader's slices by K networks, each slice read once for all of them.
 
     The loader gives (index, images) in order, after the first `done` of n_slices; each process gets all of it:
-    (index (N,), mean probabilities over views (K, N, 6) float32, seconds that went by before the batch was there).
-    Raises UserError where a probability is not finite.
+    (index (N,), outputs (K, N, F) float32, seconds that went by before the batch was there). output: what a network
+    makes of the views of a batch, (N, F); by default the six mean probabilities. Raises UserError where something of it
+    is not finite.
     """
     for network in networks:
         network.eval()
@@ -182,13 +194,13 @@ def predict_batches(
         for index, images in loader:
             waited = time.perf_counter() - begun
             seen = [look(images, view) for view in views]
-            by_network = torch.stack([mean_over_views(network, seen) for network in networks], dim=1)  # (N, K, 6)
+            by_network = torch.stack([output(network, seen) for network in networks], dim=1)  # (N, K, F)
             index, by_network = accelerator.gather_for_metrics((index, by_network))
-            probabilities = by_network.cpu().numpy().swapaxes(0, 1)
-            if not np.isfinite(probabilities).all():
+            outputs = by_network.cpu().numpy().swapaxes(0, 1)
+            if not np.isfinite(outputs).all():
                 raise UserError("some predictions are not finite: the network has diverged; train it with a lower lr")
             bar.update(len(index))
-            yield index.cpu().numpy(), probabilities, waited
+            yield index.cpu().numpy(), outputs, waited
             begun = time.perf_counter()
 
 

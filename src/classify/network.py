@@ -1,6 +1,7 @@
 """The networks: windows as the first layer, then a convolutional backbone with six outputs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -66,6 +67,24 @@ class Network(nn.Module):
         views = (self.windows(images, jitter) - self.mean) / self.std
         logits: torch.Tensor = self.backbone(views.contiguous(memory_format=self.memory_format))
         return logits
+
+
+@contextmanager
+def embeddings_of(network: Network) -> Iterator[list[torch.Tensor]]:
+    """While it lasts, each batch of N images that a network is called with adds its embedding to the list that this
+    gives: (N, D), what the last linear layer makes its logits of.
+
+    Raises UserError for an architecture that does not end in such a layer.
+    """
+    seen: list[torch.Tensor] = []
+    linear = [module for module in network.backbone.modules() if isinstance(module, nn.Linear)]
+    if not linear or linear[-1].out_features != len(LABELS):
+        raise UserError("this architecture does not end in a linear layer, whose input would be the embedding")
+    hook = linear[-1].register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def build_network(config: Config, *, pretrained: str | None = None) -> Network:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from src.classify.checkpoint import About, file_sha256, read_about
+from src.classify.checkpoint import About, file_sha256, read_about, read_trained_on
 from src.classify.split import read_folds
 from src.classify.stacks import Stacks, find_stacks
 from src.classify.views import view_name
@@ -59,7 +59,9 @@ def _valid(config: Config, folds: Sequence[int], epochs: Sequence[int], layout: 
         folder, stacks = layout.fold(config.name, fold), slices.take(in_fold == fold).stacks
         fingerprint = stacks.fingerprint()
         jobs = [_job(config, folder, fold, "valid", epoch, fingerprint) for epoch in epochs]
-        _check_unseen(jobs, slices.take(in_fold != fold).fingerprint())
+        unseen = slices.take(in_fold != fold).fingerprint()
+        for job in jobs:
+            check_unseen(job.checkpoint, unseen)
         word = f"valid_fold{fold}_epochs{_word(epochs)}"
         passes.append(Pass(f"{config.name} fold {fold} valid", word, stacks, jobs))
     return passes
@@ -78,24 +80,35 @@ def _test(config: Config, folds: Sequence[int], epochs: Sequence[int], layout: L
 
 def _job(config: Config, folder: FoldFolder, fold: int, split: str, epoch: int, slices: str) -> Job:
     checkpoint = folder.checkpoint(epoch)
-    about = read_about(checkpoint)
-    for key, value in asdict(About.of(config, fold, epoch, about.trained_on)).items():
-        if getattr(about, key) != value:
-            raise UserError(f"{checkpoint} was trained with {key} {getattr(about, key)}, expected {value}")
-    views = " ".join(view_name(view) for view in config.tta)
-    origin = Origin(config.name, fold, epoch, file_sha256(checkpoint), split, slices, views)
+    check_checkpoint(checkpoint, config, fold, epoch)
+    origin = Origin(config.name, fold, epoch, file_sha256(checkpoint), split, slices, views_of(config))
     return Job(checkpoint, origin, folder.predictions(split, epoch))
 
 
-def _check_unseen(jobs: Sequence[Job], training: str) -> None:
-    """Raise UserError for a network that was trained on other slices than the fold's: it may have seen the rest."""
-    for job in jobs:
-        if read_about(job.checkpoint).trained_on != training:
-            folder = job.checkpoint.parent
-            raise UserError(
-                f"{job.checkpoint} was trained on other slices, folds or labels than {folder.name} has now, so its "
-                f"predictions would not be out of fold; delete {folder} and run bin/train.sh again"
-            )
+def views_of(config: Config) -> str:
+    """Test-time augmentation in words, as prediction files record it."""
+    return " ".join(view_name(view) for view in config.tta)
+
+
+def check_checkpoint(checkpoint: Path, config: Config, fold: int, epoch: int) -> None:
+    """Raise UserError where a checkpoint is missing, or of another conf, fold or epoch."""
+    about = read_about(checkpoint, About)
+    for key, value in asdict(About.of(config, fold, epoch, about.trained_on)).items():
+        if getattr(about, key) != value:
+            raise UserError(f"{checkpoint} was trained with {key} {getattr(about, key)}, expected {value}")
+
+
+def check_unseen(checkpoint: Path, training: str) -> None:
+    """Raise UserError for a network that was trained on other slices than the fold's: it may have seen the rest.
+
+    training: Slices.fingerprint of all slices but the fold's.
+    """
+    if read_trained_on(checkpoint) != training:
+        folder = checkpoint.parent
+        raise UserError(
+            f"{checkpoint} was trained on other slices, folds or labels than {folder.name} has now, so its "
+            f"predictions would not be out of fold; delete {folder} and run bin/train.sh again"
+        )
 
 
 def _word(numbers: Sequence[int]) -> str:

@@ -5,20 +5,15 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
-import psutil
-import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
-from torch import nn
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import Subset
 
 from src.arguments import Parser, positive
-from src.classify.checkpoint import load_checkpoint
 from src.classify.dataset import PlainSlices
 from src.classify.failures import failures_explained
 from src.classify.loading import make_loader
@@ -26,6 +21,7 @@ from src.classify.loop import make_accelerator, predict_batches
 from src.classify.network import Network, build_network
 from src.classify.passes import Job, plan_passes
 from src.classify.processes import leaving_together
+from src.classify.several import how_many_fit, load_several
 from src.classify.stacks import Stacks
 from src.config import Config, load_config
 from src.errors import Stopped, run_command
@@ -62,7 +58,7 @@ def predict(
             accelerator.print(f"{each.name}: predictions of epochs {', '.join(map(str, epochs))} are there already")
             continue
         network = build_network(config, pretrained="none")
-        together = at_once or _fitting(accelerator, network)
+        together = at_once or how_many_fit(accelerator, network)
         for first in range(0, len(due), together):
             group = due[first : first + together]
             last = first + len(group)
@@ -91,10 +87,7 @@ def _predict(
     first = broadcast_object_list([kept.done])[0]
     if first == len(stacks):
         return
-    networks: list[nn.Module] = []
-    for job in group:
-        load_checkpoint(job.checkpoint, network)
-        networks.append(accelerator.prepare_model(deepcopy(network), evaluation_mode=True))
+    networks = load_several(accelerator, network, [job.checkpoint for job in group])
     rest = Subset(PlainSlices(stacks, config.image_size), range(first, len(stacks)))
     begun, waiting = time.perf_counter(), 0.0
     batches = predict_batches(
@@ -131,16 +124,6 @@ def _kept(
         if accelerator.is_main_process and kept.done:
             kept.save()
         raise
-
-
-def _fitting(accelerator: Accelerator, network: Network) -> int:
-    """How many of a network fit into half of the free memory; the other half is for what they compute and read."""
-    weights = sum(each.nbytes for each in network.state_dict().values())
-    if accelerator.device.type == "cuda":
-        free = torch.cuda.mem_get_info(accelerator.device)[0]
-    else:
-        free = psutil.virtual_memory().available // accelerator.num_processes
-    return int(min(gather_object([max(1, free // 2 // weights)])))  # the processes must agree
 
 
 def _range(first: int, last: int) -> str:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from src.classify.checkpoint import read_about
+from src.classify.checkpoint import read_trained_on
 from src.classify.state import read_state
-from src.config import Config, changed_keys
+from src.config import TrainingConf, changed_keys
 from src.errors import UserError
 from src.files.layout import FoldFolder
 
@@ -23,8 +23,8 @@ class Begun:
     state: dict[str, Any] | None
 
 
-def read_begun(config: Config, folder: FoldFolder, trained_on: str) -> Begun:
-    """Look at what an earlier run left. trained_on: Slices.fingerprint of the fold's training slices.
+def read_begun(config: TrainingConf, folder: FoldFolder, trained_on: str) -> Begun:
+    """Look at what an earlier run left. trained_on: a word for what it is trained on, such as Slices.fingerprint.
 
     Raises UserError where that is the beginning of another training. A failed start is no beginning.
     """
@@ -41,7 +41,7 @@ def read_begun(config: Config, folder: FoldFolder, trained_on: str) -> Begun:
                 f"{folder.path} was begun with another {', '.join(sorted(changed))} ({folder.conf} says which); "
                 f"change it back, or {remedy}"
             )
-    begun_on = {read_about(path).trained_on for path in checkpoints}
+    begun_on = {read_trained_on(path) for path in checkpoints}
     if state is not None:
         begun_on.add(state["trained_on"])
     if begun_on != {trained_on}:

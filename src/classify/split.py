@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.classify.stacks import Stacks, find_stacks
-from src.config import Config
 from src.errors import UserError, first_few
 from src.files.layout import Layout
 from src.files.tables import read_table
@@ -69,12 +68,3 @@ def read_folds(layout: Layout, folds: Sequence[int], neighbours: int = 0) -> tup
         )
     stacks = find_stacks(layout, "train", neighbours, joined["ID"].tolist())
     return Slices(stacks, joined[list(LABELS)].to_numpy(dtype=np.uint8)), joined["fold"].to_numpy()
-
-
-def steps_per_epoch(config: Config, fold: int, training: Slices) -> int:
-    """How many steps an epoch has; what is left at its end makes none. Raises UserError where there is none at all."""
-    steps = len(training) // (config.batch_size * config.accumulate)
-    if not steps:
-        times = f" x accumulate {config.accumulate}" if config.accumulate > 1 else ""
-        raise UserError(f"batch_size {config.batch_size}{times} is larger than fold {fold}'s {len(training)} slices")
-    return steps

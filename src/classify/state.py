@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from src.classify.network import Network
 from src.errors import UserError, first_few
 from src.files.atomic import replacing
 
@@ -40,18 +40,18 @@ class TrainingState:
     """What training changes: the network, what moves it, and what has been measured."""
 
     accelerator: Accelerator
-    network: Network  # unwrapped
+    network: nn.Module  # unwrapped
     average: AveragedModel | None  # of the network's weights
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
-    trained_on: str  # Slices.fingerprint of the training slices
+    trained_on: str  # a word for what it is trained on, such as Slices.fingerprint
     position: Position = field(default_factory=Position)
     metrics: list[dict[str, Any]] = field(default_factory=list)  # a row per finished epoch
 
     @property
-    def judged(self) -> Network:
+    def judged(self) -> nn.Module:
         """The network that is validated and saved: the average, where there is one."""
-        return self.network if self.average is None else cast(Network, self.average.module)
+        return self.network if self.average is None else self.average.module
 
     def save(self, path: Path) -> None:
         """Write all of it, atomically, from the first process."""

@@ -8,11 +8,12 @@ from torch import nn
 
 from src.classify.augment import Augmentation
 from src.classify.dataset import PlainSlices
+from src.classify.fit import steps_per_epoch
 from src.classify.loop import make_accelerator
 from src.classify.loss import weighted_bce
 from src.classify.network import Network, build_network
 from src.classify.optimise import MOMENTS, make_optimizer
-from src.classify.split import Slices, read_split, steps_per_epoch
+from src.classify.split import Slices, read_split
 from src.config import Config, dump_config
 from src.errors import UserError
 from src.files.layout import Layout
@@ -43,7 +44,7 @@ def describe(config: Config, fold: int, layout: Layout) -> str:
     Raises UserError for all in a conf that training would refuse, but for ImageNet's weights, which are not fetched.
     """
     training, validation = read_split(layout, fold, config.neighbours)
-    steps = steps_per_epoch(config, fold, training)
+    steps = steps_per_epoch(config, fold, len(training))
     Augmentation(config.augment, config.image_size)
     network = build_network(config, pretrained="none" if config.network.pretrained == "imagenet" else None)
     make_optimizer(config.optimizer, network)

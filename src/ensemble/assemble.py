@@ -13,11 +13,11 @@ from src.ensemble.bag import Member, aligned, on_common_slices, out_of_fold_memb
 from src.ensemble.fill import fill_from_store
 from src.ensemble.recipe import Fitted, Recipe
 from src.ensemble.scores import by_classifier, correlation_table, score_table
-from src.ensemble.smooth import Places, read_places
 from src.errors import UserError, first_few
 from src.evaluate.out_of_fold import Truth, check_out_of_fold
 from src.evaluate.score import constant_prior, weighted_log_loss
 from src.files.layout import Layout
+from src.files.places import Places, read_places
 from src.files.predictions import Predictions
 from src.labels import LABELS
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from src.ensemble.blend import BLENDS, Blend
 from src.ensemble.calibrate import CALIBRATIONS, Calibration, Temperatures
-from src.ensemble.smooth import Places, choose_sigma, smooth
+from src.ensemble.smooth import choose_sigma, smooth
 from src.errors import UserError
+from src.files.places import Places
 from src.labels import LABELS
 
 

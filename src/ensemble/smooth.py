@@ -1,48 +1,14 @@
 """Neighbouring slices share a bleed: Gaussian smoothing of logits along z, within a series."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
 from scipy.special import expit
 
 from src.ensemble.blend import to_logits
-from src.errors import UserError, first_few
 from src.evaluate.score import weighted_log_loss
-from src.files.tables import read_table
+from src.files.places import Places
 
 REACH = 4.0  # standard deviations, beyond which a neighbour has no weight
 CHOICES_MM = (0.0, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 13.0, 16.0, 20.0)  # what `auto` chooses from
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where N slices lie: series (N,) as integers, z (N,) in mm along the normal, NaN where nobody knows."""
-
-    series: np.ndarray
-    z: np.ndarray
-
-    @classmethod
-    def unknown(cls, count: int) -> "Places":
-        """Of slices of which nobody knows where they lie."""
-        return cls(np.zeros(count, dtype=np.int64), np.full(count, np.nan))
-
-    def take(self, chosen: np.ndarray) -> "Places":
-        """Some of them, by a mask or by indices."""
-        return Places(self.series[chosen], self.z[chosen])
-
-
-def read_places(table_path: Path, ids: pd.Index) -> Places:
-    """Where slices lie, from cache/train.parquet or cache/test.parquet. Raises UserError for slices that it lacks."""
-    columns = ["ID", "SeriesInstanceUID", "z"]
-    table = read_table(table_path, columns, made_by="bin/preprocess.sh")[columns]
-    rows = pd.Index(table["ID"]).get_indexer(ids)
-    lacking = ids[rows < 0]
-    if len(lacking):
-        raise UserError(f"{table_path} lacks {len(lacking)} predicted slices: {first_few(lacking)}")
-    series = pd.factorize(table["SeriesInstanceUID"])[0]
-    return Places(series[rows], table["z"].to_numpy(dtype=np.float64)[rows])
 
 
 def smooth(probabilities: np.ndarray, places: Places, sigma_mm: float) -> np.ndarray:

@@ -39,7 +39,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class FoldFolder:
-    """`model/<conf>/fold<k>/`."""
+    """`model/<conf>/fold<k>/`, of a classifier; of a sequence model over it `model/<conf>+<sequence conf>/fold<k>/`."""
 
     path: Path
 
@@ -50,6 +50,14 @@ class FoldFolder:
     def predictions(self, split: str, epoch: int) -> Path:
         """Probabilities by the network of an epoch. `split` is "valid" (out of fold) or "test"."""
         return self.path / f"{split}_epoch{epoch}.parquet"
+
+    def embeddings(self, split: str, epoch: int) -> Path:
+        """Embeddings by the network of an epoch. `split` is "train" (all folds) or "test"."""
+        return self.path / f"embeddings_{split}_epoch{epoch}.npy"
+
+    def components(self, epoch: int) -> Path:
+        """The principal components that these embeddings are reduced to."""
+        return self.path / f"embeddings_epoch{epoch}_pca.npz"
 
     @property
     def metrics(self) -> Path:

@@ -25,7 +25,7 @@ def test_round_trip_is_exact(config: Config, about: About, tmp_path: Path) -> No
     network, other = build_network(config), build_network(config)
     save_checkpoint(tmp_path / "c.safetensors", network, about)
     load_checkpoint(tmp_path / "c.safetensors", other)
-    assert read_about(tmp_path / "c.safetensors") == about
+    assert read_about(tmp_path / "c.safetensors", About) == about
     for name, tensor in network.state_dict().items():
         assert torch.equal(other.state_dict()[name], tensor), name
 
@@ -44,10 +44,10 @@ def test_what_is_no_checkpoint_or_of_another_network_is_named(
 ) -> None:
     path = tmp_path / "c.safetensors"
     with pytest.raises(UserError, match=r"c.safetensors is missing; bin/train.sh makes it"):
-        read_about(path)
+        read_about(path, About)
     path.write_text("no checkpoint")
     with pytest.raises(UserError, match="not a checkpoint of this pipeline"):
-        read_about(path)
+        read_about(path, About)
     save_checkpoint(path, build_network(make_config("network.architecture=timm/resnet18")), about)
     with pytest.raises(UserError, match="of another network: it differs at backbone"):
         load_checkpoint(path, build_network(config))

@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 
-from src.classify import predict as predict_module
+from src.classify import several
 from src.classify.checkpoint import About, file_sha256, load_checkpoint, read_about, save_checkpoint
 from src.classify.dataset import PlainSlices
 from src.classify.network import build_network
@@ -64,7 +64,7 @@ def test_files_of_the_same_checkpoint_are_left_others_made_anew(layout: Layout, 
     folder = layout.fold(config.name, 1)
     predict(config, [1], ["valid"], [2, 3], layout)
     before = {epoch: folder.predictions("valid", epoch).stat().st_mtime_ns for epoch in (2, 3)}
-    about = About.of(config, 1, 3, read_about(folder.checkpoint(3)).trained_on)
+    about = About.of(config, 1, 3, read_about(folder.checkpoint(3), About).trained_on)
     save_checkpoint(folder.checkpoint(3), build_network(config), about)
     predict(config, [1], ["valid"], [2, 3], layout)
     assert folder.predictions("valid", 2).stat().st_mtime_ns == before[2]
@@ -182,7 +182,7 @@ def test_as_many_networks_as_memory_holds(
 ) -> None:
     weights = sum(each.nbytes for each in build_network(config).state_dict().values())
     free = SimpleNamespace(available=2 * 2 * weights + 1)  # half of which holds two
-    monkeypatch.setattr(predict_module.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(several.psutil, "virtual_memory", lambda: free)
     if torch.cuda.is_available():
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free.available, 0))
     predict(config, [1, 3], ["test"], [2, 3], of_two_folds)

@@ -15,13 +15,14 @@ import yaml
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src.classify import loop
+from src.classify import fit, loop
 from src.classify import train as train_module
-from src.classify.checkpoint import file_sha256, load_checkpoint, read_about
+from src.classify.checkpoint import About, file_sha256, load_checkpoint, read_about
 from src.classify.curves import Curves
+from src.classify.fit import steps_per_epoch
 from src.classify.network import build_network
 from src.classify.predict import predict
-from src.classify.split import read_split, steps_per_epoch
+from src.classify.split import read_split
 from src.classify.state import Position, TrainingState
 from src.classify.train import train
 from src.classify.views import AS_IT_IS
@@ -66,7 +67,7 @@ def test_what_training_leaves(trained: tuple[Config, Layout]) -> None:
         "metrics.csv",
         "versions.yaml",
     ]
-    about = read_about(folder.checkpoint(2))
+    about = read_about(folder.checkpoint(2), About)
     assert (about.conf, about.architecture, about.fold, about.epoch) == (config.name, "timm/resnet10t", 0, 2)
     metrics = pd.read_csv(folder.metrics)
     assert metrics["epoch"].tolist() == [1, 2, 3]
@@ -115,7 +116,7 @@ def test_an_interrupted_fold_goes_on_to_the_same_weights(
     trained: tuple[Config, Layout], layout: Layout, monkeypatch: pytest.MonkeyPatch, where: str, when: str, which: int
 ) -> None:
     config, whole = trained
-    module = loop if where == "weighted_bce" else train_module
+    module = {"train_epoch": fit, "weighted_bce": loop, "predict_slices": train_module}[where]
     real, calls = getattr(module, where), []
 
     def stop(*args: object, **how: object) -> object:
@@ -297,15 +298,16 @@ def test_after_an_epochs_last_step_a_fold_goes_on_exactly(
     train(config, 0, layout)
     whole = [file_sha256(folder.checkpoint(epoch)) for epoch in (1, 2)]
     shutil.rmtree(folder.path)
-    real = getattr(train_module, where)
+    module = fit if where == "save_checkpoint" else train_module
+    real = getattr(module, where)
 
     def stop(*args: object, **how: object) -> object:
         raise Stopped("pulled the plug")
 
-    monkeypatch.setattr(train_module, where, stop)
+    monkeypatch.setattr(module, where, stop)
     with pytest.raises(Stopped):
         train(config, 0, layout)
-    monkeypatch.setattr(train_module, where, real)
+    monkeypatch.setattr(module, where, real)
     train(config, 0, layout)
     assert [file_sha256(folder.checkpoint(epoch)) for epoch in (1, 2)] == whole
     events = EventAccumulator(str(folder.curves))
@@ -350,8 +352,8 @@ def test_a_run_that_is_killed_leaves_no_hole_in_the_curves(
 ) -> None:
     # the next run makes no point again of what was saved
     config = config.model_copy(update={"save_steps": 2, "epochs": 2})
-    steps = steps_per_epoch(config, 0, read_split(layout, 0)[0])
-    save, epoch = TrainingState.save, train_module.train_epoch
+    steps = steps_per_epoch(config, 0, len(read_split(layout, 0)[0]))
+    save, epoch = TrainingState.save, fit.train_epoch
 
     def watched_save(state: TrainingState, path: Path) -> None:
         done = (state.position.epoch - 1) * steps + state.position.step
@@ -363,9 +365,9 @@ def test_a_run_that_is_killed_leaves_no_hole_in_the_curves(
         assert _Lazy.flushed["epoch/valid"] == [steps * done for done in range(1, position.epoch)]
         epoch(*args, **how)
 
-    monkeypatch.setattr(train_module, "Curves", _Lazy)
+    monkeypatch.setattr(fit, "Curves", _Lazy)
     monkeypatch.setattr(TrainingState, "save", watched_save)
-    monkeypatch.setattr(train_module, "train_epoch", watched_epoch)
+    monkeypatch.setattr(fit, "train_epoch", watched_epoch)
     train(config, 0, layout)
     assert _Lazy.flushed == {"step/loss": list(range(1, 2 * steps + 1)), "epoch/valid": [steps, 2 * steps]}
 

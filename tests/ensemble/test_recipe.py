@@ -3,9 +3,10 @@ import pytest
 from scipy.special import expit
 
 from src.ensemble.recipe import Recipe
-from src.ensemble.smooth import Places, smooth
+from src.ensemble.smooth import smooth
 from src.errors import UserError
 from src.evaluate.score import weighted_log_loss
+from src.files.places import Places
 from src.labels import LABELS
 
 N, FOLDS = 600, np.repeat(np.arange(5), 120)

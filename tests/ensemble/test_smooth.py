@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter1d
 from scipy.special import expit, logit
 
-from src.ensemble.smooth import CHOICES_MM, Places, choose_sigma, read_places, smooth
+from src.ensemble.smooth import CHOICES_MM, choose_sigma, smooth
 from src.errors import UserError
 from src.evaluate.score import weighted_log_loss
+from src.files.places import Places, read_places
 from src.files.tables import write_table
 
 

@@ -1,0 +1,133 @@
+"""The sequence models: corrections to a classifier's logits, from what it makes of all slices of a series.
+
+That the neighbouring slices help, and embeddings more than predictions alone, was found in the competition: its first
+and second places both ended in a recurrent network over a series' embeddings (Wang et al., NeuroImage: Clinical, 2021).
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from src.config import RecurrentConf, SequenceConfig, TransformerConf
+from src.labels import LABELS
+from src.sequence.series import PLACES, Batch
+
+LOGIT_SCALE = 4.0  # logits of a sure classifier become about 1
+NEAREST_MM, FURTHEST_MM = 5.0, 80.0  # over which the heads of a transformer begin to look
+
+
+class SequenceNetwork(nn.Module):
+    """From a batch of series to logits: (B, T, 6), of which those of padding mean nothing.
+
+    It adds to the classifier's logits, and begins by adding nothing. dimensions: of an embedding. prior: (6,)
+    prevalences in the training slices, which stand for the classifier's opinion where training hides it.
+    """
+
+    prior_logits: torch.Tensor  # (6,)
+
+    def __init__(self, config: SequenceConfig, dimensions: int, prior: torch.Tensor) -> None:
+        super().__init__()
+        width = config.model.width
+        self.logit_dropout, self.logit_noise = config.logit_dropout, config.logit_noise
+        self.register_buffer("prior_logits", torch.logit(prior.float(), eps=1e-4))
+        self.project = nn.Sequential(
+            nn.LayerNorm(dimensions), nn.Dropout(config.embedding_dropout), nn.Linear(dimensions, width), nn.GELU()
+        )
+        self.join = nn.Sequential(
+            nn.Linear(3 * width + len(LABELS) + PLACES, width), nn.GELU(), nn.Dropout(config.dropout)
+        )
+        self.along_z = MODELS[config.model.name](config)
+        last = nn.Linear(self.along_z.width_out, len(LABELS))
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.head = nn.Sequential(nn.LayerNorm(self.along_z.width_out), nn.Dropout(config.dropout), last)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return logits (B, T, 6)."""
+        mask = batch["mask"][..., None]  # (B, T, 1)
+        logits = self._doubted(batch["logits"])
+        slices = self.project(batch["embedding"]) * mask  # (B, T, W)
+        before, after = differences(slices, batch["mask"])
+        features = torch.cat([slices, before, after, logits / LOGIT_SCALE, batch["places"]], dim=-1)
+        seen = self.along_z(self.join(features) * mask, batch)
+        return logits + self.head(seen).float()
+
+    def _doubted(self, logits: torch.Tensor) -> torch.Tensor:
+        """In training, hide some slices' logits and blur the others'.
+
+        The classifier was trained on the slices that this network is trained on, and is surer of them than it will be
+        of any others.
+        """
+        if not self.training:
+            return logits
+        hidden = torch.rand(logits.shape[:-1], device=logits.device) < self.logit_dropout  # (B, T)
+        blurred = logits + self.logit_noise * torch.randn_like(logits)
+        return torch.where(hidden[..., None], self.prior_logits, blurred)
+
+
+def differences(slices: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """From the previous and from the next slice, 0 where there is none.
+
+    slices (B, T, W), mask (B, T) -> (B, T, W) twice.
+    """
+    steps = (slices[:, 1:] - slices[:, :-1]) * (mask[:, 1:] & mask[:, :-1])[..., None]  # (B, T - 1, W)
+    return nn.functional.pad(steps, (0, 0, 1, 0)), nn.functional.pad(-steps, (0, 0, 0, 1))
+
+
+class Recurrent(nn.Module):
+    """A GRU or LSTM in both directions, beside what went in: (B, T, W) -> (B, T, 3 * W)."""
+
+    def __init__(self, config: SequenceConfig) -> None:
+        super().__init__()
+        conf = config.model
+        assert isinstance(conf, RecurrentConf)  # noqa: S101 - MODELS pairs them
+        kind = {"GRU": nn.GRU, "LSTM": nn.LSTM}[conf.name]
+        between = config.dropout if conf.layers > 1 else 0.0
+        self.network = kind(conf.width, conf.width, conf.layers, batch_first=True, bidirectional=True, dropout=between)
+        self.width_out = 3 * conf.width
+
+    def forward(self, slices: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """slices: (B, T, W), 0 in padding, which is not read."""
+        lengths = batch["mask"].sum(dim=1).cpu()
+        packed = pack_padded_sequence(slices, lengths, batch_first=True, enforce_sorted=False)
+        read, _ = pad_packed_sequence(self.network(packed)[0], batch_first=True, total_length=slices.shape[1])
+        return torch.cat([read, slices], dim=-1)
+
+
+class Transformer(nn.Module):
+    """A transformer encoder, (B, T, W) -> (B, T, W), to which z is the position.
+
+    Each head's attention falls exponentially with the distance in millimetres, at a pace that it learns: ALiBi (Press,
+    Smith, Lewis, ICLR 2022), with millimetres in place of tokens, so that uneven gaps are what they are.
+    """
+
+    def __init__(self, config: SequenceConfig) -> None:
+        super().__init__()
+        conf = config.model
+        assert isinstance(conf, TransformerConf)  # noqa: S101 - MODELS pairs them
+        layer = nn.TransformerEncoderLayer(
+            conf.width, conf.heads, 2 * conf.width, config.dropout, "gelu", batch_first=True, norm_first=True
+        )
+        self.network = nn.TransformerEncoder(layer, conf.layers, enable_nested_tensor=False)
+        reaches = torch.logspace(math.log10(NEAREST_MM), math.log10(FURTHEST_MM), conf.heads)
+        self.log_reach = nn.Parameter(reaches.log())  # (heads,) of mm
+        self.width_out = conf.width
+
+    def forward(self, slices: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """slices: (B, T, W); padding gets no attention."""
+        z, mask = batch["z"], batch["mask"]
+        distance = (z[:, :, None] - z[:, None, :]).abs()  # (B, T, T) mm
+        bias = -distance[:, None] / self.log_reach.exp()[:, None, None]  # (B, heads, T, T)
+        bias = bias.masked_fill(~mask[:, None, None, :], float("-inf"))
+        seen: torch.Tensor = self.network(slices, mask=bias.flatten(0, 1).to(slices.dtype))
+        return seen
+
+
+MODELS: dict[str, Callable[[SequenceConfig], Recurrent | Transformer]] = {
+    "GRU": Recurrent,
+    "LSTM": Recurrent,
+    "Transformer": Transformer,
+}
