@@ -43,6 +43,10 @@ RUNS = {
         ["--patients", "8", "--slices", "4", "--size", "32", "--rounds", "1"],
         ["Generating easy slices of 32 x 32", "Memory of one process"],
     ),
+    "sequence": (
+        ["--series", "22", "--steps", "1", "--confs", "gru"],
+        ["Disk for embeddings of 874035 slices", "Training and prediction, 35 slices a series"],
+    ),
     "summary": (
         ["--slices", "3000", "--resamples", "20"],
         ["The summary, 20 resamples", "AUC and average precision of the label any"],

@@ -20,7 +20,9 @@ from src.labels import LABELS, row_ids
 
 CONFS = "conf/demo/se_resnext50_32x4d.yaml conf/demo/efficientnet-b2.yaml"
 NAMES = ("se_resnext50_32x4d", "efficientnet-b2")
+OVER = tuple(f"{name}+gru" for name in NAMES)
 FOLDS = "0 3"
+SCRIPTS = ("preprocess", "train", "predict", "sequence", "ensemble")
 
 
 def _script(repository: Path, name: str, root: Path, **env: str) -> str:
@@ -34,12 +36,21 @@ def _script(repository: Path, name: str, root: Path, **env: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def run(repository: Path, competition: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """The four scripts over a tiny competition: (root, what each printed)."""
+def sequences(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A conf of a sequence model for eight series."""
+    conf = tmp_path_factory.mktemp("conf") / "gru.yaml"
+    conf.write_text(f"base: {repository}/conf/demo/sequence/gru.yaml\nbatch_size: 2\nepochs: 2\n")
+    return str(conf)
+
+
+@pytest.fixture(scope="module")
+def run(
+    repository: Path, competition: Path, sequences: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, str]]:
+    """All scripts over a tiny competition: (root, what each printed)."""
     root = tmp_path_factory.mktemp("a root with blanks")
     shutil.copytree(competition / "input", root / "input")
-    names = ("preprocess", "train", "predict", "ensemble")
-    return root, {name: _script(repository, name, root) for name in names}
+    return root, {name: _script(repository, name, root, SEQUENCES=sequences) for name in SCRIPTS}
 
 
 def test_every_artefact_is_there(run: tuple[Path, dict[str, str]]) -> None:
@@ -52,6 +63,7 @@ def test_every_artefact_is_there(run: tuple[Path, dict[str, str]]) -> None:
             assert made == {
                 *(f"epoch{epoch}.safetensors" for epoch in (1, 2, 3)),
                 *(f"{split}_epoch{epoch}.parquet" for split in ("valid", "test") for epoch in (2, 3)),
+                *(f"embeddings_{split}_epoch3.{kind}" for split in ("train", "test") for kind in ("npy", "json")),
                 "conf.yaml",
                 "curves",
                 "metrics.csv",
@@ -66,9 +78,9 @@ def test_the_submission_is_the_mean_of_all_predictions(run: tuple[Path, dict[str
     assert submission["ID"].tolist() == sample["ID"].tolist()
     assert submission["Label"].between(1e-6, 1 - 1e-6).all()
 
-    files = sorted(root.glob("model/*/fold*/test_epoch[23].parquet"))
-    assert len(files) == 8
-    mean = sum(pd.read_parquet(file).set_index("ID").sort_index().astype(float) for file in files) / 8
+    files = sorted(root.glob("model/*/fold*/test_epoch*.parquet"))
+    assert len(files) == 12  # eight of the classifiers, four of sequence models over them
+    mean = sum(pd.read_parquet(file).set_index("ID").sort_index().astype(float) for file in files) / 12
     expected = pd.Series(mean[list(LABELS)].to_numpy().ravel(), index=row_ids(pd.Series(mean.index)))
     found = submission.set_index("ID")["Label"]
     np.testing.assert_allclose(found[expected.index], expected.clip(1e-6, 1 - 1e-6), rtol=1e-6)
@@ -85,12 +97,13 @@ def test_the_submission_is_the_mean_of_all_predictions(run: tuple[Path, dict[str
 def test_the_manifest_says_what_went_in(run: tuple[Path, dict[str, str]]) -> None:
     root, printed = run
     manifest = json.loads((root / "submission/manifest.json").read_text())
-    assert len(manifest["predictions"]) == 8
+    assert len(manifest["predictions"]) == 12
     for each in manifest["predictions"]:
         assert file_sha256(Path(each["path"])) == each["sha256"]
-        assert (each["split"], each["conf"] in NAMES, each["epoch"] in (2, 3)) == ("test", True, True)
+        assert (each["split"], each["conf"] in NAMES + OVER, each["epoch"] in (2, 3)) == ("test", True, True)
     scores = manifest["out_of_fold"]
-    assert set(scores) == {*(f"{n} epoch {e}" for n in NAMES for e in (2, 3)), *NAMES, "bag", "constant prior"}
+    members = {*(f"{n} epoch {e}" for n in NAMES for e in (2, 3)), *(f"{n} epoch 2" for n in OVER)}
+    assert set(scores) == {*members, *NAMES, *OVER, "bag", "constant prior"}
     for name in scores:
         assert f"{scores[name]['weighted']:.4f}" in printed["ensemble"]
 
@@ -100,7 +113,8 @@ def test_the_bag_is_summarised(repository: Path, run: tuple[Path, dict[str, str]
     command = [sys.executable, "-m", "src.evaluate.summary", "--root", str(root), "--resamples", "20"]
     bag = str(root / "submission/out_of_fold.parquet")
     tables = []
-    for sources in ([bag], CONFS.split()):  # the bag's file says the same as the confs that it is of
+    over = [str(path) for path in root.glob("model/*+gru/fold*/valid_epoch*.parquet")]
+    for sources in ([bag], CONFS.split() + over):  # the bag's file says the same as what it is of
         result = subprocess.run([*command, *sources], cwd=repository, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         tables.append(pd.read_csv(root / "submission/summary.csv"))
@@ -120,12 +134,12 @@ def test_predictions_are_out_of_fold(run: tuple[Path, dict[str, str]]) -> None:
             assert set(predictions.ids) == set(folds[folds == fold].index)
 
 
-def test_everything_again_changes_nothing(repository: Path, run: tuple[Path, dict[str, str]]) -> None:
+def test_everything_again_changes_nothing(repository: Path, run: tuple[Path, dict[str, str]], sequences: str) -> None:
     root, _ = run
     made = {path: path.read_bytes() for path in root.rglob("*") if path.is_file() and "input" not in path.parts}
     trained = {path: path.stat().st_mtime_ns for path in root.rglob("model/*/*/*")}
-    for name in ("preprocess", "train", "predict", "ensemble"):
-        _script(repository, name, root)
+    for name in SCRIPTS:
+        _script(repository, name, root, SEQUENCES=sequences)
     assert {path: path.read_bytes() for path in made} == made
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
 
@@ -136,11 +150,15 @@ def test_one_fold_of_one_classifier_reaches_a_submission(repository: Path, run: 
     for folder in ("input", "cache", "model"):
         other.mkdir(exist_ok=True)
         (other / folder).symlink_to(root / folder)
-    _script(repository, "ensemble", other, CONFS="conf/demo/efficientnet-b2.yaml", FOLDS="3", EPOCHS="3")
-    predictions = pd.read_parquet(root / "model/efficientnet-b2/fold3/test_epoch3.parquet").set_index("ID")
-    found = pd.read_csv(other / "submission/submission.csv").set_index("ID")["Label"]
-    slice_id = predictions.index[0]
-    assert found[f"{slice_id}_subdural"] == pytest.approx(predictions.loc[slice_id, "subdural"], rel=1e-6)
+    one = {"CONFS": "conf/demo/efficientnet-b2.yaml", "FOLDS": "3", "EPOCHS": "3"}
+    files = [root / "model/efficientnet-b2/fold3/test_epoch3.parquet"]
+    files += [root / "model/efficientnet-b2+gru/fold3/test_epoch2.parquet"]
+    for members, of in (("cnn", files[:1]), ("sequence", files[1:]), ("all", files)):
+        _script(repository, "ensemble", other, MEMBERS=members, **one)
+        predictions = sum(pd.read_parquet(file).set_index("ID") for file in of) / len(of)
+        found = pd.read_csv(other / "submission/submission.csv").set_index("ID")["Label"]
+        slice_id = predictions.index[0]
+        assert found[f"{slice_id}_subdural"] == pytest.approx(predictions.loc[slice_id, "subdural"], rel=1e-6)
 
 
 def test_more_than_simple_bagging(repository: Path, run: tuple[Path, dict[str, str]]) -> None:
@@ -188,7 +206,7 @@ def test_two_processes_train_and_predict_as_one(repository: Path, run: tuple[Pat
 
 
 def test_a_real_head_ct_as_a_test_set(
-    repository: Path, run: tuple[Path, dict[str, str]], real_head_ct: Path, tmp_path: Path
+    repository: Path, run: tuple[Path, dict[str, str]], sequences: str, real_head_ct: Path, tmp_path: Path
 ) -> None:
     root, _ = run
     images = tmp_path / "input/stage_2_test_images"
@@ -203,10 +221,9 @@ def test_a_real_head_ct_as_a_test_set(
     # with the predictions for the other test set, which must not pass for this one's
     shutil.copytree(root / "model/efficientnet-b2/fold0", tmp_path / "model/efficientnet-b2/fold0")
 
-    settings = {"CONFS": "conf/demo/efficientnet-b2.yaml", "FOLDS": "0"}
-    _script(repository, "preprocess", tmp_path, **settings)
-    _script(repository, "predict", tmp_path, **settings)
-    _script(repository, "ensemble", tmp_path, **settings)
+    settings = {"CONFS": "conf/demo/efficientnet-b2.yaml", "FOLDS": "0", "SEQUENCES": sequences}
+    for name in ("preprocess", "predict", "sequence", "ensemble"):
+        _script(repository, name, tmp_path, **settings)
 
     store = ImageStore(tmp_path / "cache/test")
     assert len(store.index) == 28

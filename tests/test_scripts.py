@@ -13,7 +13,7 @@ import pytest
 
 from src.files.layout import Layout
 
-SCRIPTS = ("setup", "demo", "test", "preprocess", "train", "predict", "ensemble")
+SCRIPTS = ("setup", "demo", "test", "preprocess", "train", "predict", "sequence", "ensemble")
 MODULES = (
     "src.sample.make_competition",
     "src.preprocess.dicom_to_dataframe",
@@ -25,6 +25,10 @@ MODULES = (
     "src.classify.train",
     "src.classify.predict",
     "src.classify.weights",
+    "src.sequence.embed",
+    "src.sequence.train",
+    "src.sequence.predict",
+    "src.ensemble.compare",
     "src.ensemble.make_submission",
     "src.evaluate.summary",
     "src.report.montage",
@@ -170,6 +174,9 @@ def test_an_unknown_key_and_a_missing_conf(repository: Path, tmp_path: Path) -> 
         ("train", {"FOLDS": "a"}, "argument --fold: invalid int value: 'a'"),
         ("predict", {"CONFS": " "}, "CONFS is blank"),
         ("train", {"ICH_ROOT": "/etc/passwd"}, "is no folder"),
+        ("sequence", {"PCA": "many"}, "PCA=many: expected a number of components"),
+        ("sequence", {"EMBED_EPOCH": "last"}, "EMBED_EPOCH=last: expected an epoch"),
+        ("ensemble", {"MEMBERS": "both"}, "MEMBERS=both: expected cnn, sequence or all"),
         ("preprocess", {"JOBS": "0"}, "argument --jobs: 0: expected 1 or more"),
         ("preprocess", {"ENGINE": "slurm"}, "argument --engine: invalid choice: 'slurm'"),
         ("preprocess", {"MAX_REJECTED": "nan"}, "MAX_REJECTED=nan: expected a share from 0 to 1"),
@@ -191,7 +198,9 @@ def test_steps_out_of_order(repository: Path, tmp_path: Path, competition: Path)
     (tmp_path / "input").symlink_to(competition / "input")
     _mistake(_run(repository, "train", ICH_ROOT=tmp_path), "folds.parquet is missing; bin/preprocess.sh makes it")
     _mistake(_run(repository, "predict", ICH_ROOT=tmp_path), "folds.parquet is missing; bin/preprocess.sh makes it")
+    _mistake(_run(repository, "sequence", ICH_ROOT=tmp_path), "folds.parquet is missing; bin/preprocess.sh makes it")
     _mistake(_run(repository, "ensemble", ICH_ROOT=tmp_path), "no predictions", "run sh bin/predict.sh first")
+    _mistake(_run(repository, "ensemble", ICH_ROOT=tmp_path, MEMBERS="sequence"), "run sh bin/sequence.sh first")
 
 
 def test_a_mistake_met_by_two_processes(repository: Path, tmp_path: Path) -> None:

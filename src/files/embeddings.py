@@ -66,7 +66,9 @@ class EmbeddingWriter:
     def add(self, logits: np.ndarray, embeddings: np.ndarray) -> None:
         """Append n slices: logits (n, 6), embeddings (n, D). Raises UserError for numbers beyond float16."""
         records = np.empty(len(logits), dtype=self.record)
-        records["logits"], records["embedding"] = logits, embeddings
+        records["logits"] = logits
+        with np.errstate(over="ignore"):  # it is looked for below
+            records["embedding"] = embeddings
         if not np.isfinite(records["embedding"]).all():
             raise UserError(f"{self.path}: an embedding exceeds what float16 holds; the network has diverged")
         self._file.write(records.tobytes())

@@ -108,10 +108,7 @@ class Transformer(nn.Module):
         super().__init__()
         conf = config.model
         assert isinstance(conf, TransformerConf)  # noqa: S101 - MODELS pairs them
-        layer = nn.TransformerEncoderLayer(
-            conf.width, conf.heads, 2 * conf.width, config.dropout, "gelu", batch_first=True, norm_first=True
-        )
-        self.network = nn.TransformerEncoder(layer, conf.layers, enable_nested_tensor=False)
+        self.layers = nn.ModuleList(EncoderLayer(conf.width, conf.heads, config.dropout) for _ in range(conf.layers))
         reaches = torch.logspace(math.log10(NEAREST_MM), math.log10(FURTHEST_MM), conf.heads)
         self.log_reach = nn.Parameter(reaches.log())  # (heads,) of mm
         self.width_out = conf.width
@@ -122,8 +119,40 @@ class Transformer(nn.Module):
         distance = (z[:, :, None] - z[:, None, :]).abs()  # (B, T, T) mm
         bias = -distance[:, None] / self.log_reach.exp()[:, None, None]  # (B, heads, T, T)
         bias = bias.masked_fill(~mask[:, None, None, :], float("-inf"))
-        seen: torch.Tensor = self.network(slices, mask=bias.flatten(0, 1).to(slices.dtype))
-        return seen
+        for layer in self.layers:
+            slices = layer(slices, bias)
+        return slices
+
+
+class EncoderLayer(nn.Module):
+    """Attention, then a network of two layers for each slice alone; each after a norm and added to what went in.
+
+    torch's own layer would do, but without gradients it takes a path that reads a bias as a mask of yes and no
+    (https://github.com/pytorch/pytorch/issues/118628): it predicts something else than it was trained to.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.norm = nn.LayerNorm(width)
+        self.to_qkv, self.from_heads = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.each = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 2 * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(2 * width, width),
+        )
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, slices: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """slices: (B, T, W); bias: (B, heads, T, T), added before the softmax."""
+        # (B, T, 3 * W) -> 3 of (B, heads, T, W / heads)
+        query, key, value = self.to_qkv(self.norm(slices)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        dropout = self.dropout if self.training else 0.0
+        seen = nn.functional.scaled_dot_product_attention(query, key, value, bias.to(query.dtype), dropout)
+        slices = slices + self.drop(self.from_heads(seen.transpose(1, 2).flatten(2)))
+        return slices + self.drop(self.each(slices))
 
 
 MODELS: dict[str, Callable[[SequenceConfig], Recurrent | Transformer]] = {

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from src.classify.split import read_folds
 from src.classify.stacks import Stacks, find_stacks
+from src.ct.geometry import slice_gaps
 from src.errors import UserError, first_few
 from src.files.embeddings import Embeddings
 from src.files.layout import Layout
@@ -73,8 +74,8 @@ def places_along_z(z: np.ndarray) -> np.ndarray:
     """
     span = z[-1] - z[0]
     relative = 2 * (z - z[0]) / span - 1 if span > 0 else np.zeros(len(z))
-    gaps = np.diff(z, prepend=z[0]), np.diff(z, append=z[-1])
-    places = np.stack([relative, *np.log1p([z - z[0], z[-1] - z, *gaps])], axis=1)
+    gaps = slice_gaps(z)
+    places = np.stack([relative, *np.log1p([z - z[0], z[-1] - z, [0, *gaps], [*gaps, 0]])], axis=1)
     return places.astype(np.float32)
 
 

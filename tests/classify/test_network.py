@@ -5,8 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from src.classify.network import Windows, build_network
+from src.classify.network import Windows, build_network, embeddings_of
 from src.config import Config, WindowConf
 from src.ct.hounsfield import to_unit
 from src.ct.windows import THREE_WINDOWS, Window, apply_windows
@@ -128,3 +129,26 @@ def test_networks_of_a_fixed_size_are_told_the_confs(make_config: Callable[..., 
 def test_images_that_a_network_cannot_take_are_refused(make_config: Callable[..., Config]) -> None:
     with pytest.raises(UserError, match=r"timm/inception_v3 cannot take images of 32 px: .*; give another image_size"):
         build_network(make_config("network.architecture=timm/inception_v3"))
+
+
+@pytest.mark.parametrize("architecture", ["se_resnext50_32x4d", "efficientnet-b2", "timm/resnet10t"])
+def test_an_embedding_is_what_the_logits_are_made_of(make_config: Callable[..., Config], architecture: str) -> None:
+    network = build_network(make_config(f"network.architecture={architecture}")).eval()
+    images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode(), embeddings_of(network) as seen:
+        logits = network(images)
+        again = network(images.flip(-1))
+    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    assert [each.shape for each in seen] == [(2, last.in_features)] * 2
+    torch.testing.assert_close(last(seen[0]), logits)
+    torch.testing.assert_close(last(seen[1]), again)
+    with torch.inference_mode():
+        network(images)
+    assert len(seen) == 2  # it looks no longer
+
+
+def test_a_network_without_a_last_linear_layer_has_no_embedding(make_config: Callable[..., Config]) -> None:
+    network = build_network(make_config())
+    network.backbone = nn.Conv2d(3, 6, 1)
+    with pytest.raises(UserError, match="does not end in a linear layer"), embeddings_of(network):
+        pass

@@ -1,18 +1,12 @@
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter1d
 from scipy.special import expit, logit
 
 from src.ensemble.smooth import CHOICES_MM, choose_sigma, smooth
-from src.errors import UserError
 from src.evaluate.score import weighted_log_loss
-from src.files.places import Places, read_places
-from src.files.tables import write_table
+from src.files.places import Places
 
 
 def _slowly(probabilities: np.ndarray, places: Places, sigma: float) -> np.ndarray:
@@ -71,13 +65,3 @@ def test_auto_has_the_least_loss() -> None:
     assert weighted_log_loss(targets, smooth(probabilities, places, sigma)) < weighted_log_loss(
         targets, smooth(probabilities, shuffled, sigma)
     )
-
-
-def test_places_are_found_by_id(tmp_path: Path) -> None:
-    table = pd.DataFrame({"ID": ["a", "b", "c"], "SeriesInstanceUID": ["x", "y", "x"], "z": [1.0, 2.0, np.nan]})
-    write_table(table, tmp_path / "t.parquet")
-    places = read_places(tmp_path / "t.parquet", pd.Index(["c", "a"]))
-    assert places.series[0] == places.series[1] != read_places(tmp_path / "t.parquet", pd.Index(["b"])).series[0]
-    np.testing.assert_array_equal(places.z, [np.nan, 1])
-    with pytest.raises(UserError, match=r"t.parquet lacks 1 predicted slices: d"):
-        read_places(tmp_path / "t.parquet", pd.Index(["d", "a"]))

@@ -1,0 +1,169 @@
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from src.classify import fit, loop
+from src.classify.checkpoint import file_sha256, read_about
+from src.classify.train import train as train_classifier
+from src.config import Config, SequenceConfig
+from src.errors import Stopped, UserError
+from src.evaluate.score import weighted_log_loss
+from src.files.layout import Layout
+from src.files.predictions import read_predictions
+from src.labels import LABELS
+from src.sequence import train as train_module
+from src.sequence.checkpoint import About, over
+from src.sequence.predict import predict
+from src.sequence.train import train
+
+Make = Callable[..., SequenceConfig]
+
+
+@pytest.fixture
+def layout(embedded: Layout, classifier: Config, tmp_path: Path) -> Iterator[Layout]:
+    """A root with embeddings, to be written to."""
+    for name in ("cache", f"model/{classifier.name}"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(embedded.root / name)
+    return Layout(tmp_path)
+
+
+def test_it_leaves_what_a_classifier_leaves(
+    layout: Layout, classifier: Config, sequence_config: SequenceConfig, preprocessed: Layout, tmp_path: Path
+) -> None:
+    train(sequence_config, classifier, 0, 3, layout)
+    folder = layout.fold(f"{classifier.name}+gru", 0)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/cache").symlink_to(preprocessed.root / "cache")
+    other = Layout(tmp_path / "other")
+    train_classifier(classifier.model_copy(update={"epochs": 2}), 0, other)
+    files = [{path.name for path in each.path.iterdir()} for each in (folder, other.fold(classifier.name, 0))]
+    assert files[0] == files[1]
+    metrics = [pd.read_csv(each.metrics) for each in (folder, other.fold(classifier.name, 0))]
+    assert metrics[0].columns.tolist() == metrics[1].columns.tolist()
+    assert metrics[0]["epoch"].tolist() == [1, 2]
+    about = read_about(folder.checkpoint(2), About)
+    assert (about.conf, about.fold, about.epoch, about.model) == (f"{classifier.name}+gru", 0, 2, "GRU")
+
+
+def test_its_predictions_are_out_of_fold_and_of_the_test_set(
+    layout: Layout, classifier: Config, sequence_config: SequenceConfig
+) -> None:
+    train(sequence_config, classifier, 1, 3, layout)
+    predict(sequence_config, classifier, 1, ["valid", "test"], 3, layout)
+    folder = layout.fold(f"{classifier.name}+gru", 1)
+    valid, test = (read_predictions(folder.predictions(split, 2)) for split in ("valid", "test"))
+    folds = pd.read_parquet(layout.folds).set_index("ID")["fold"]
+    assert set(valid.ids) == set(folds.index[folds == 1])
+    assert set(test.ids) == set(pd.read_parquet(layout.store("test") / "index.parquet")["ID"])
+    targets = pd.read_parquet(layout.table("train")).set_index("ID").loc[valid.ids, list(LABELS)].to_numpy()
+    loss = weighted_log_loss(targets, valid.probabilities)
+    assert loss == pytest.approx(pd.read_csv(folder.metrics)["valid"].iloc[-1], rel=1e-5)
+    assert valid.origin is not None
+    assert valid.origin.checkpoint == file_sha256(folder.checkpoint(2))
+    before = {path: path.stat().st_mtime_ns for path in folder.path.glob("*.parquet")}
+    predict(sequence_config, classifier, 1, ["valid", "test"], 3, layout)
+    assert {path: path.stat().st_mtime_ns for path in folder.path.glob("*.parquet")} == before
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm", "transformer"])
+@pytest.mark.parametrize("when", ["start", "middle", "validation"])
+def test_an_interrupted_training_goes_on_to_the_same_weights(
+    layout: Layout,
+    classifier: Config,
+    make_sequence_config: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    when: str,
+) -> None:
+    config = make_sequence_config(kind, "save_steps=2", "ema_decay=0.9")
+    folder = layout.fold(over(config, classifier).name, 0)
+    train(config, classifier, 0, 3, layout)
+    whole = [file_sha256(folder.checkpoint(epoch)) for epoch in (1, 2)]
+    metrics = pd.read_csv(folder.metrics)
+    shutil.rmtree(folder.path)
+    where, name, which = {
+        "start": (fit, "train_epoch", 2),
+        "middle": (loop, "weighted_bce", 6),
+        "validation": (train_module, "predict_series", 2),
+    }[when]
+    real, calls = getattr(where, name), []
+
+    def stop(*args: object, **how: object) -> object:
+        calls.append(None)
+        if len(calls) == which:
+            raise Stopped("pulled the plug")
+        return real(*args, **how)
+
+    monkeypatch.setattr(where, name, stop)
+    with pytest.raises(Stopped):
+        train(config, classifier, 0, 3, layout)
+    assert not folder.checkpoint(2).exists()
+    train(config, classifier, 0, 3, layout)
+    assert [file_sha256(folder.checkpoint(epoch)) for epoch in (1, 2)] == whole
+    scores = [name for name in metrics if name not in ("images_per_second", "waiting_share")]
+    pd.testing.assert_frame_equal(pd.read_csv(folder.metrics)[scores], metrics[scores])
+
+
+def test_a_finished_fold_is_left_and_another_conf_refused(
+    layout: Layout, classifier: Config, make_sequence_config: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_sequence_config()
+    train(config, classifier, 0, 3, layout)
+    train(make_sequence_config("gru", "workers=1"), classifier, 0, 3, layout)
+    assert "trained already" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"was begun with another model.width .* or delete .*gru.fold0 to train anew"):
+        train(make_sequence_config("gru", "model.width=16"), classifier, 0, 3, layout)
+    with pytest.raises(UserError, match="was begun with another order"):
+        train(make_sequence_config("gru", "order=shuffled"), classifier, 0, 3, layout)
+    with pytest.raises(UserError, match=r"epoch2.safetensors was trained with another conf or on other embeddings"):
+        predict(make_sequence_config("gru", "order=shuffled"), classifier, 0, ["valid"], 3, layout)
+    with pytest.raises(UserError, match=r"fold1/epoch2.safetensors is missing; bin/sequence.sh makes it"):
+        predict(config, classifier, 1, ["valid"], 3, layout)
+    shutil.copytree(layout.fold(f"{classifier.name}+gru", 0).path, layout.fold(f"{classifier.name}+gru", 1).path)
+    with pytest.raises(UserError, match=r"fold1/epoch2.safetensors was trained with another conf or on other"):
+        predict(config, classifier, 1, ["valid"], 3, layout)
+
+
+def test_mistakes_are_named(layout: Layout, classifier: Config, make_sequence_config: Make) -> None:
+    with pytest.raises(UserError, match="batch_size 50 is larger than fold 0's 7 series"):
+        train(make_sequence_config("gru", "batch_size=50"), classifier, 0, 3, layout)
+    with pytest.raises(UserError, match=r"fold0/embeddings_train_epoch2.npy is missing; bin/sequence.sh makes it"):
+        train(make_sequence_config(), classifier, 0, 2, layout)
+    with pytest.raises(UserError, match=r"fold4/embeddings_train_epoch3.npy is missing"):
+        train(make_sequence_config(), classifier, 4, 3, layout)
+
+
+def test_two_processes_train_and_predict_as_one(
+    layout: Layout, classifier: Config, make_sequence_config: Make, repository: Path
+) -> None:
+    # without chance inside the network, whose numbers differ from process to process
+    quiet = ["dropout=0", "embedding_dropout=0", "logit_dropout=0", "logit_noise=0", "batch_size=2"]
+    config = make_sequence_config("gru", *quiet)
+    (layout.root / "conf").mkdir()
+    for conf in (config, classifier):
+        values = conf.model_dump(mode="json", exclude={"name"})
+        (layout.root / f"conf/{conf.name}.yaml").write_text(yaml.safe_dump(values))
+    folder = layout.fold(f"{classifier.name}+gru", 0)
+    found = []
+    for launch in ([], ["src.classify.launch", "2"]):
+        for module, more in (("train", []), ("predict", ["--split", "valid"])):
+            command = [sys.executable, "-m", *launch, f"src.sequence.{module}", f"conf/{config.name}.yaml"]
+            command[3 + len(launch)] = str(layout.root / f"conf/{config.name}.yaml")
+            command += ["--classifier", str(layout.root / f"conf/{classifier.name}.yaml")]
+            command += ["--fold", "0", "--root", str(layout.root), *more]
+            result = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+            assert result.returncode == 0, result.stderr
+        found.append((pd.read_csv(folder.metrics), read_predictions(folder.predictions("valid", 2))))
+        shutil.rmtree(folder.path)
+    (alone, said_alone), (together, said_together) = found
+    np.testing.assert_allclose(together[["train", "valid"]], alone[["train", "valid"]], rtol=1e-4)
+    assert said_together.ids.tolist() == said_alone.ids.tolist()
+    np.testing.assert_allclose(said_together.probabilities, said_alone.probabilities, rtol=1e-3)
