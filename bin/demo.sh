@@ -12,7 +12,7 @@ set -eu
 run sh bin/setup.sh
 export ICH_ROOT="$repository/cache/demo"
 export CONFS="conf/demo/se_resnext50_32x4d.yaml conf/demo/efficientnet-b2.yaml"
-export SEQUENCES=conf/sequence/gru.yaml FOLDS="0 1 2 3 4" EPOCHS="2 3" EMBED_EPOCH=3 PCA= MEMBERS=all
+export SEQUENCES=conf/demo/sequence/gru.yaml FOLDS="0 1 2 3 4" EPOCHS="2 3" EMBED_EPOCH=3 PCA= MEMBERS=all
 
 step() { printf '\n== %s\n' "$*"; }
 
