@@ -82,6 +82,22 @@ def test_they_run(repository: Path, name: str) -> None:
         assert f"\n{title}" in result.stdout, result.stdout
 
 
+def test_the_second_stage_is_judged(repository: Path, tmp_path: Path) -> None:
+    classifier, sequence = tmp_path / "small.yaml", tmp_path / "gru.yaml"
+    classifier.write_text(
+        f"base: {repository}/conf/demo/base.yaml\nnetwork: {{architecture: timm/resnet10t}}\nimage_size: 32\n"
+    )
+    sequence.write_text(f"base: {repository}/conf/demo/sequence/gru.yaml\nbatch_size: 2\nepochs: 1\n")
+    what = ["--patients", "12", "--slices", "4", "--size", "32", "--folds", "0", "1", "--resamples", "20"]
+    confs = ["--classifier", str(classifier), "--sequences", str(sequence), "--root", str(tmp_path / "root")]
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks.second_stage", *what, *confs], cwd=repository, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    for row in ("bag", "bag, smoothed", "gru", "gru than bag", "gru than bag, smoothed"):
+        assert f"\n| {row} | " in result.stdout, result.stdout
+
+
 def test_what_a_process_of_its_own_raises_is_heard() -> None:
     with pytest.raises(RuntimeError, match="ZeroDivisionError: "):
         alone(divmod, 1, 0)
