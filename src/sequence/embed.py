@@ -111,9 +111,8 @@ def embed(
 
 def output_with_embedding(network: nn.Module, seen: Sequence[torch.Tensor]) -> torch.Tensor:
     """A network's logits, those of its mean probabilities, and its mean embedding over V views: (N, 6 + D) float32."""
-    unwrapped = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
-    assert isinstance(unwrapped, Network)  # noqa: S101 - what `build_network` built
-    with embeddings_of(unwrapped) as found:
+    assert isinstance(network, Network)  # noqa: S101 - what `load_several` gives
+    with embeddings_of(network) as found:
         probabilities = mean_over_views(network, seen)
     return torch.cat([torch.logit(probabilities, eps=CLIP), torch.stack(found).float().mean(dim=0)], dim=1)
 

@@ -135,7 +135,7 @@ def test_images_that_a_network_cannot_take_are_refused(make_config: Callable[...
 def test_an_embedding_is_what_the_logits_are_made_of(make_config: Callable[..., Config], architecture: str) -> None:
     network = build_network(make_config(f"network.architecture={architecture}")).eval()
     images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode(), embeddings_of(network) as seen:
+    with torch.no_grad(), embeddings_of(network) as seen:
         logits = network(images)
         again = network(images.flip(-1))
     last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
