@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from accelerate.state import AcceleratorState
 
 from src.config import Config, load_config
 from src.files.layout import Layout
@@ -109,6 +108,8 @@ QUICK = [
 @pytest.fixture(autouse=True)
 def _fresh_accelerator() -> None:
     """accelerate keeps the first precision that a process asks for; a command asks once, tests ask often."""
+    from accelerate.state import AcceleratorState  # not before the number of threads is set, above: torch reads it once
+
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
