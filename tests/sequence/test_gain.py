@@ -79,6 +79,7 @@ def test_order_is_what_helps(
         "epochs=6",
         "scheduler.milestones=[5]",
         "optimizer.lr=1e-2",
+        "ema_decay=0.9",
         "model.width=16",
         "model.layers=1",
     ]
