@@ -94,7 +94,8 @@ def test_the_second_stage_is_judged(repository: Path, tmp_path: Path) -> None:
         [sys.executable, "-m", "benchmarks.second_stage", *what, *confs], cwd=repository, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
-    for row in ("bag", "bag, smoothed", "gru", "gru than bag", "gru than bag, smoothed"):
+    rivals = ("bag", "bag, smoothed", "epoch 3", "gru alone", "gru read shuffled", "gru")
+    for row in (*rivals, "gru than bag", "gru than bag, smoothed", "gru than gru read shuffled"):
         assert f"\n| {row} | " in result.stdout, result.stdout
 
 
