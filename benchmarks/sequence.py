@@ -102,7 +102,7 @@ def train_and_predict(path: str, n_series: int, in_memory: bool, conf: str, step
 def main() -> None:
     """Read arguments, measure, print tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sequence", description=__doc__)
-    parser.add_argument("--series", type=int, nargs="+", default=[500, 2000, 8000], help="(default %(default)s)")
+    parser.add_argument("--series", type=int, nargs="+", default=[500, 2000, 22_000], help="(default %(default)s)")
     parser.add_argument("--steps", type=int, default=30, help="of training (default %(default)s)")
     parser.add_argument("--confs", nargs="+", default=["gru", "transformer"], help="of conf/sequence/")
     args = parser.parse_args()

@@ -62,6 +62,13 @@ need_python() {
     command -v "$PYTHON" >/dev/null 2>&1 || fail "$PYTHON is missing; run sh bin/setup.sh first, or set PYTHON"
 }
 
+# Look for conf files before hours of work on the first of them.
+need_confs() {
+    for conf in "$@"; do
+        [ -f "$conf" ] || fail "$conf is missing; expected a conf, such as conf/efficientnet-b2.yaml"
+    done
+}
+
 # Run a command. On SIGTERM or Ctrl-C it is told to stop, waited for, and the script ends too: with 75 or 130 where the
 # same script, run again, goes on (every step is restartable), but with the command's own status where that failed.
 run() {

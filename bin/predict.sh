@@ -11,6 +11,8 @@
 set -eu
 . "$(dirname "$0")/_common.sh"
 need_python
+# shellcheck disable=SC2086 # a list
+need_confs $CONFS
 
 for conf in $CONFS; do
     # shellcheck disable=SC2086 # FOLDS and EPOCHS are lists

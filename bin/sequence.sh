@@ -13,6 +13,8 @@
 set -eu
 . "$(dirname "$0")/_common.sh"
 need_python
+# shellcheck disable=SC2086 # lists
+need_confs $CONFS $SEQUENCES
 
 for conf in $CONFS; do
     # shellcheck disable=SC2086 # FOLDS is a list

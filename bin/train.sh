@@ -14,6 +14,8 @@
 set -eu
 . "$(dirname "$0")/_common.sh"
 need_python
+# shellcheck disable=SC2086 # a list
+need_confs $CONFS
 
 for conf in $CONFS; do
     for fold in $FOLDS; do

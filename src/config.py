@@ -6,7 +6,7 @@ import re
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -166,6 +166,7 @@ class TrainingConf(_Section):
 class Config(TrainingConf):
     """All that decides what a classifier becomes. conf/base.yaml says what each key is for."""
 
+    WHAT: ClassVar[str] = "a classifier's conf, such as conf/efficientnet-b2.yaml"
     network: NetworkConf
     image_size: _Int = Field(ge=32)
     neighbours: _Int = Field(default=0, ge=0)
@@ -202,6 +203,7 @@ class TransformerConf(_Section):
 class SequenceConfig(TrainingConf):
     """All that decides what a sequence model becomes. conf/sequence/base.yaml says what each key is for."""
 
+    WHAT: ClassVar[str] = "a sequence model's conf, such as conf/sequence/gru.yaml"
     model: Annotated[RecurrentConf | TransformerConf, Field(discriminator="name")]
     dropout: _Float = Field(ge=0, lt=1)
     embedding_dropout: _Float = Field(ge=0, lt=1)
@@ -210,7 +212,8 @@ class SequenceConfig(TrainingConf):
     order: Literal["z", "shuffled"] = "z"
 
 
-_Conf = TypeVar("_Conf", bound=TrainingConf)
+_Conf = TypeVar("_Conf", Config, SequenceConfig)
+_KINDS = {"network": Config, "model": SequenceConfig}  # which key tells them apart
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
@@ -228,7 +231,10 @@ def load_sequence_config(path: Path, overrides: list[str] | None = None) -> Sequ
 
 
 def _load(path: Path, kind: type[_Conf], overrides: list[str] | None) -> _Conf:
-    values = _read_with_base(Path(path), [])
+    values = _read_with_base(Path(path), kind.WHAT)
+    kinds = [other for key, other in _KINDS.items() if key in values]
+    if kinds and kind not in kinds:
+        raise UserError(f"{path} is a conf of another kind; expected {kind.WHAT}")
     for override in overrides or []:
         key, equals, text = override.partition("=")
         if not equals or not key:
@@ -260,9 +266,9 @@ def changed_keys(config: TrainingConf, dumped: str) -> list[str]:
     return sorted(gone | {key for key in now if key not in before or before[key] != now[key]})
 
 
-def _read_with_base(path: Path, seen: list[Path]) -> dict[str, Any]:
+def _read_with_base(path: Path, what: str, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"{path} is missing; expected a conf like conf/se_resnext50_32x4d.yaml")
+        raise UserError(f"{path} is missing; expected {what}")
     if path.resolve() in seen:
         raise UserError(f"{path}: its base leads back to itself")
     try:
@@ -274,7 +280,7 @@ def _read_with_base(path: Path, seen: list[Path]) -> dict[str, Any]:
     base = values.pop("base", None)
     if base is None:
         return values
-    return _merge(_read_with_base(path.parent / str(base), [*seen, path.resolve()]), values)
+    return _merge(_read_with_base(path.parent / str(base), what, (*seen, path.resolve())), values)
 
 
 def _parse_yaml(text: str, where: str) -> Any:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from src.config import SchedulerConf, changed_keys, dump_config, load_config
+from src.config import SchedulerConf, changed_keys, dump_config, load_config, load_sequence_config
 from src.errors import UserError
 
 
@@ -87,8 +87,18 @@ def test_mistakes_are_named(conf: Path, override: str, expected: str) -> None:
         load_config(conf, [override])
 
 
+def test_confs_of_another_kind(repository: Path) -> None:
+    classifier, sequence = repository / "conf/efficientnet-b2.yaml", repository / "conf/sequence/gru.yaml"
+    with pytest.raises(UserError, match=r"gru\.yaml is a conf of another kind; expected a classifier's conf, such as"):
+        load_config(sequence)
+    with pytest.raises(
+        UserError, match=r"b2\.yaml is a conf of another kind; expected a sequence model's conf, such as"
+    ):
+        load_sequence_config(classifier)
+
+
 def test_missing_files_and_keys(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is missing; expected a conf"):
+    with pytest.raises(UserError, match="is missing; expected a classifier's conf, such as"):
         load_config(tmp_path / "none.yaml")
     alone = tmp_path / "alone.yaml"
     alone.write_text("image_size: 64\n")

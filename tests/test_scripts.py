@@ -174,6 +174,8 @@ def test_an_unknown_key_and_a_missing_conf(repository: Path, tmp_path: Path) -> 
         ("train", {"FOLDS": "a"}, "argument --fold: invalid int value: 'a'"),
         ("predict", {"CONFS": " "}, "CONFS is blank"),
         ("train", {"ICH_ROOT": "/etc/passwd"}, "is no folder"),
+        ("train", {"CONFS": "conf/efficientnet-b2.yaml conf/none.yaml"}, "conf/none.yaml is missing; expected a conf"),
+        ("sequence", {"SEQUENCES": "conf/none.yaml"}, "conf/none.yaml is missing; expected a conf"),
         ("sequence", {"PCA": "many"}, "PCA=many: expected a number of components"),
         ("sequence", {"EMBED_EPOCH": "last"}, "EMBED_EPOCH=last: expected an epoch"),
         ("ensemble", {"MEMBERS": "both"}, "MEMBERS=both: expected cnn, sequence or all"),

@@ -46,6 +46,7 @@ def read_begun(config: TrainingConf, folder: FoldFolder, trained_on: str) -> Beg
         begun_on.add(state["trained_on"])
     if begun_on != {trained_on}:
         raise UserError(
-            f"{folder.path} was trained on other slices, folds or labels than {folder.path.name} has now; {remedy}"
+            f"{folder.path} was trained on other slices, folds or labels than {folder.path.name} has now, or on "
+            f"embeddings by another network; {remedy}"
         )
     return Begun(state is None and len(checkpoints) == len(paths), state)
