@@ -34,11 +34,15 @@ class OutOfFold:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a recipe would have scored: its bag out of fold, log losses by name, and how alike the members are."""
+    """What a recipe would have scored: its bag out of fold, log losses by name, and how alike the members are.
+
+    better_alone: the best member, where that would have scored better by itself.
+    """
 
     bagged: Member
     scores: pd.DataFrame
     correlations: pd.DataFrame
+    better_alone: str | None
 
 
 def read_out_of_fold(predictions: Sequence[Predictions], truth: Truth, table: Path | None) -> OutOfFold:
@@ -65,10 +69,13 @@ def judge(held_out: OutOfFold, recipe: Recipe) -> Judged:
     if recipe != Recipe():
         rivals[recipe.name] = bagged
     rivals["constant prior"] = constant_prior(targets)
+    scores = score_table(targets, rivals)
+    best = scores.loc[held_out.names, "weighted"].idxmin()
     return Judged(
         Member("out of fold", held_out.truth.ids, bagged),
-        score_table(targets, rivals),
+        scores,
         correlation_table(held_out.names, probabilities),
+        best if scores.loc[best, "weighted"] < weighted_log_loss(targets, bagged) else None,
     )
 
 

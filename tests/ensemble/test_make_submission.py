@@ -19,7 +19,7 @@ from src.errors import UserError
 from src.evaluate.score import weighted_log_loss
 from src.files.images import ImageStore
 from src.files.layout import Layout
-from src.files.predictions import Origin, write_predictions
+from src.files.predictions import Origin, read_origin, read_predictions, write_predictions
 from src.labels import LABELS
 
 CONFS, EPOCHS, FOLDS = ("x", "y"), (2, 3), range(5)
@@ -126,6 +126,18 @@ def test_simple_bagging(own: Path, run: Run) -> None:
     for name, row in scores.items():
         assert re.search(rf"^{name} +{row['weighted']:.4f} ", result.stdout, re.MULTILINE), name
     assert "correlation of members" in result.stdout
+    better_alone = min(row["weighted"] for name, row in scores.items() if " epoch " in name) < scores["bag"]["weighted"]
+    assert ("alone would have scored better" in result.stdout) == better_alone
+
+
+def test_a_member_that_is_better_alone_is_named(own: Path, run: Run) -> None:
+    targets = pd.read_parquet(own / "cache/train.parquet").set_index("ID")[list(LABELS)]
+    for path in Layout(own).fold("y", 0).path.parent.glob("fold*/valid_epoch2.parquet"):
+        ids, by = read_predictions(path).ids, read_origin(path)
+        write_predictions(path, ids, 0.01 + 0.98 * targets.loc[ids].to_numpy(), by)
+    said = "\ny epoch 2 alone would have scored better; --blend weights lets members weigh unequally\n"
+    assert said in run(*_making(own)).stdout
+    assert said not in run(*_making(own, "--blend", "weights")).stdout  # which knows
 
 
 RECIPES = [
