@@ -47,7 +47,7 @@ def make(inputs: Inputs, output: Path, expected: str | None = None) -> None:
         losses = loss_by_network(given, truth)
         print(f"out-of-fold log loss over {len(held_out.truth)} of {len(truth)} training slices")
         print(_table(judged.scores, 4))
-        print(f"\ncorrelation of members, within labels\n{_table(judged.correlations, 3)}\n")
+        print(f"\ncorrelation of members, within labels\n{_square(judged.correlations, 3)}\n")
         if judged.better_alone is not None and inputs.recipe.blend != "weights":
             print(
                 f"{judged.better_alone} alone would have scored better; --blend weights lets members weigh unequally\n"
@@ -106,6 +106,13 @@ def beside(output: Path, name: str) -> Path:
 
 def _table(frame: pd.DataFrame, digits: int) -> str:
     return frame.to_string(float_format=f"{{:.{digits}f}}".format, na_rep="-")
+
+
+def _square(frame: pd.DataFrame, digits: int) -> str:
+    """A table whose columns are its rows: numbered, which leaves it room."""
+    numbers = [str(number) for number in range(1, len(frame) + 1)]
+    rows = [f"{number} {name}" for number, name in zip(numbers, frame.index, strict=True)]
+    return _table(frame.set_axis(rows, axis=0).set_axis(numbers, axis=1), digits)
 
 
 def _words(numbers: dict[str, Any]) -> str:

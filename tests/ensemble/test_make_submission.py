@@ -125,7 +125,7 @@ def test_simple_bagging(own: Path, run: Run) -> None:
     assert scores["bag"]["weighted"] == pytest.approx(expected, rel=1e-6)
     for name, row in scores.items():
         assert re.search(rf"^{name} +{row['weighted']:.4f} ", result.stdout, re.MULTILINE), name
-    assert "correlation of members" in result.stdout
+    assert re.search(r"correlation of members, within labels\n +1 +2 +3 +4\n1 x epoch 2 +1\.000 ", result.stdout)
     better_alone = min(row["weighted"] for name, row in scores.items() if " epoch " in name) < scores["bag"]["weighted"]
     assert ("alone would have scored better" in result.stdout) == better_alone
 
@@ -135,7 +135,7 @@ def test_a_member_that_is_better_alone_is_named(own: Path, run: Run) -> None:
     for path in Layout(own).fold("y", 0).path.parent.glob("fold*/valid_epoch2.parquet"):
         ids, by = read_predictions(path).ids, read_origin(path)
         write_predictions(path, ids, 0.01 + 0.98 * targets.loc[ids].to_numpy(), by)
-    said = "\ny epoch 2 alone would have scored better; --blend weights lets members weigh unequally\n"
+    said = "\ny epoch 2 alone would have scored better; --blend weights (BLEND=weights) lets members weigh unequally\n"
     assert said in run(*_making(own)).stdout
     assert said not in run(*_making(own, "--blend", "weights")).stdout  # which knows
 
