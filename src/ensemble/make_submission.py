@@ -49,9 +49,8 @@ def make(inputs: Inputs, output: Path, expected: str | None = None) -> None:
         print(_table(judged.scores, 4))
         print(f"\ncorrelation of members, within labels\n{_square(judged.correlations, 3)}\n")
         if judged.better_alone is not None and inputs.recipe.blend != "weights":
-            print(
-                f"{judged.better_alone} alone would have scored better; --blend weights lets members weigh unequally\n"
-            )
+            remedy = "--blend weights (BLEND=weights) lets members weigh unequally"
+            print(f"{judged.better_alone} alone would have scored better; {remedy}\n")
     bagged, numbers = assemble(predictions, inputs.recipe, held_out, layout)
     unjudged = [name for name in numbers["weights"] if held_out is not None and name not in held_out.names]
     if unjudged:
