@@ -1,4 +1,4 @@
-"""The whole ensemble step at the competition's size, simulated: prediction files in, submission out.
+"""The whole ensemble step at the competition's size, simulated: from prediction files to a submission.
 
     python -m benchmarks.ensemble
 
@@ -6,8 +6,6 @@ Two classifiers, five folds, two epochs: twenty files of the test set, four memb
 """
 
 import argparse
-import contextlib
-import io
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +14,18 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
+from benchmarks.competition import TEST_SLICES, TRAIN_SLICES
 from benchmarks.measure import alone, machine, table
-from benchmarks.preprocess import TRAIN_SLICES
 from benchmarks.summary import simulate
-from src.ensemble.make_submission import make
+from src.ensemble.make import make, write
 from src.ensemble.manifest import Inputs
 from src.ensemble.recipe import Recipe
 from src.files.layout import Layout
-from src.files.predictions import Origin, write_predictions
+from src.files.predictions import write_predictions
+from src.files.provenance import Provenance
 from src.files.tables import read_table, write_table
 from src.labels import row_ids
 
-TEST_SLICES = 121_232
 CONFS, EPOCHS = ("se_resnext50_32x4d", "efficientnet-b2"), (2, 3)
 RECIPES = (
     Recipe(),
@@ -43,44 +41,45 @@ def prepare(root: Path, slices: int, test_slices: int) -> Inputs:
     """Write tables and prediction files; each member is a noisy copy of one simulated bag."""
     layout, rng = Layout(root), np.random.default_rng(0)
     bag = pd.read_parquet(simulate(root, slices)).set_index("ID")
-    train = read_table(layout.table("train"), [], made_by="")
-    in_fold = read_table(layout.folds, [], made_by="").set_index("ID")["fold"][bag.index].to_numpy()
-    write_table(_placed(train, train["StudyInstanceUID"]), layout.table("train"))
-    tested = pd.DataFrame({"ID": [f"ID_f{i:08x}" for i in range(test_slices)]})
-    write_table(_placed(tested, pd.Series(np.arange(test_slices) // 35)), layout.table("test"))
+    train = read_table(layout.table("train"), [], step="")
+    in_fold = read_table(layout.folds, [], step="").set_index("ID")["fold"][bag.index].to_numpy()
+    write_table(_with_positions(train, train["StudyInstanceUID"]), layout.table("train"))
+    test = pd.DataFrame({"ID": [f"ID_f{i:08x}" for i in range(test_slices)]})
+    write_table(_with_positions(test, pd.Series(np.arange(test_slices) // 35)), layout.table("test"))
     layout.store("test").mkdir()
     (layout.store("test") / "rejected.csv").write_text("ID,path,reason,message\n")
     sample = root / "sample.csv"
-    pd.DataFrame({"ID": row_ids(tested["ID"]), "Label": 0.5}).to_csv(sample, index=False)
+    pd.DataFrame({"ID": row_ids(test["ID"]), "Label": 0.5}).to_csv(sample, index=False)
 
     files: dict[str, list[Path]] = {"valid": [], "test": []}
     logits = logit(bag.to_numpy(dtype=np.float64).clip(1e-6, 1 - 1e-6))
     for conf in CONFS:
         for epoch in EPOCHS:
-            seen = expit(logits + rng.normal(scale=0.5, size=logits.shape))
+            noisy = expit(logits + rng.normal(scale=0.5, size=logits.shape))
             for fold in np.unique(in_fold).tolist():
                 own = in_fold == fold
                 given = {
-                    "valid": (bag.index[own], seen[own]),
-                    "test": (tested["ID"], seen[rng.integers(len(seen), size=test_slices)]),
+                    "valid": (bag.index[own], noisy[own]),
+                    "test": (test["ID"], noisy[rng.integers(len(noisy), size=test_slices)]),
                 }
                 for split, (ids, probabilities) in given.items():
                     path = layout.fold(conf, fold).predictions(split, epoch)
-                    origin = Origin(conf, fold, epoch, "c", split, "s", "Identity")
-                    write_predictions(path, ids, probabilities, origin)
+                    provenance = Provenance(
+                        conf=conf, fold=fold, epoch=epoch, checkpoint="c", split=split, slices="s", tta="Identity"
+                    )
+                    write_predictions(path, ids, probabilities, provenance)
                     files[split].append(path)
     return Inputs(files["test"], files["valid"], sample, root, Recipe())
 
 
-def _placed(frame: pd.DataFrame, series: pd.Series) -> pd.DataFrame:
-    """Series of slices 5 mm apart."""
+def _with_positions(frame: pd.DataFrame, series: pd.Series) -> pd.DataFrame:
+    """Add the series of each slice and its position: slices are 5 mm apart."""
     order = series.groupby(series.to_numpy()).cumcount()
     return frame.assign(SeriesInstanceUID=series.astype(str), z=order * 5.0, z_index=order.astype(np.int32))
 
 
 def _make(inputs: Inputs, output: Path) -> None:
-    with contextlib.redirect_stdout(io.StringIO()):
-        make(inputs, output)
+    write(make(inputs), inputs, output)
 
 
 def main() -> None:

@@ -3,14 +3,14 @@
     python -m benchmarks.loader --head-ct FOLDER
 
 FOLDER: the DICOM files of one head CT, copied to some hundred slices; without it, a generated one. Warm cache,
-one core, but for the loaders.
+one core, except for the loaders.
 """
 
 import argparse
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -22,32 +22,35 @@ import pydicom
 import torch
 from torch.utils.data import DataLoader
 
+from benchmarks.competition import TRAIN_SLICES
+from benchmarks.head_ct import add_head_ct, copy_head_ct, find_head_ct, head_ct_name
 from benchmarks.measure import alone, machine, table, take_turns
-from benchmarks.preprocess import TRAIN_SLICES, copy_head_ct, generated_head_ct, usual_way
+from benchmarks.preprocess import usual_way
 from src.classify.augment import Augmentation
-from src.classify.dataset import EpochSampler, TrainingSlices
-from src.classify.loading import keep_memory, make_loader, start_worker
+from src.classify.dataset import LabelledSlices, TrainingDataset
+from src.classify.inputs import SliceInputs, square_unit
 from src.classify.network import IMAGENET_MEAN, IMAGENET_STD, Windows
-from src.classify.stacks import Stacks, neighbour_rows
 from src.config import Config, load_config
+from src.ct.series import adjacent_slices
 from src.ct.windows import apply_windows
-from src.files.images import ImageStore
+from src.files.image_store import ImageStore
+from src.labels import LABELS
 from src.preprocess.create_dataset import create_dataset
+from src.train.loader import EpochSampler, keep_memory, make_loader, start_worker
 
 CONF = Path(__file__).parents[1] / "conf/se_resnext50_32x4d.yaml"
 
 
-def training_slices(config: Config, store: ImageStore, table: pd.DataFrame) -> TrainingSlices:
-    """The dataset that training reads, over all slices of a store. table: their series."""
-    rows = neighbour_rows(table.assign(row=store.rows(table["ID"])), len(store), config.neighbours)
-    augmentation = Augmentation(config.augment, config.image_size)
-    targets = np.zeros((len(rows), 6), dtype=np.uint8)
-    stacks = Stacks(store, store.index["ID"].tolist(), rows)
-    return TrainingSlices(stacks, targets, augmentation, config.window_jitter, len(config.windows), config.seed)
+def training_slices(config: Config, store: ImageStore, table: pd.DataFrame) -> TrainingDataset:
+    """The dataset that training reads, over all slices of a store. table: their `ID`, `SeriesInstanceUID` and `z`."""
+    in_store = table.set_index("ID").loc[store.index["ID"]]
+    series, z = pd.factorize(in_store["SeriesInstanceUID"])[0], in_store["z"].to_numpy(dtype=np.float64)
+    inputs = SliceInputs(store, store.index["ID"].tolist(), adjacent_slices(series, z, config.neighbours))
+    return TrainingDataset(LabelledSlices(inputs, np.zeros((len(z), len(LABELS)), dtype=np.uint8)), config)
 
 
 def one_core(copies: pd.DataFrame, work: Path, rounds: int, image_size: int) -> None:
-    """A sample, three ways, and the pieces of ours."""
+    """A sample, three ways, and the parts of ours."""
     pictures = work / "png"
     pictures.mkdir()
     paths = copies.set_index("ID")["path"][ImageStore(work / "store").index["ID"]].tolist()
@@ -68,11 +71,11 @@ def _sample_seconds(
     warnings.simplefilter("ignore")  # pydicom's, of ids that are no UIDs
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    keep_memory()  # as in a loader's worker; the other ways gain by it too
+    keep_memory()  # as in a loader's worker; the other ways gain from it too
     store = ImageStore(work / "store")
     settings = [f"image_size={image_size}"]
     config = load_config(CONF, settings)
-    single, stacked = (
+    single, with_adjacent = (
         training_slices(load_config(CONF, [*settings, f"neighbours={n}"]), store, copies) for n in (0, 1)
     )
     augmentation, windows = Augmentation(config.augment, image_size), Windows(config.windows)
@@ -94,14 +97,17 @@ def _sample_seconds(
         sample = single[1, index]
         return windows(sample["image"][None], sample["jitter"][None])
 
-    images = [single.stacks.read(index) for index in range(len(store))]
+    def read(index: int) -> np.ndarray:
+        return square_unit(single.slices.inputs.read(index))
+
+    images = [read(index) for index in range(len(store))]
     ways: dict[str, Callable[[int], object]] = {
         "DICOM by pydicom, three float windows, augmented, normalised": from_dicom,
         "three-window PNG, augmented, normalised": from_png,
-        "from the store: TrainingSlices": lambda index: single[1, index],
-        "... with both neighbours (2.5D)": lambda index: stacked[1, index],
+        "from the store: TrainingDataset": lambda index: single[1, index],
+        "... with both adjacent slices (2.5D)": lambda index: with_adjacent[1, index],
         "... and windowed, which the network does": seen,
-        "reading alone": single.stacks.read,
+        "reading alone": read,
         "augmenting alone": lambda index: single.augmentation(images[index], seed=index),
     }
 
@@ -113,10 +119,10 @@ def _sample_seconds(
 
 
 def all_cores(copies: pd.DataFrame, work: Path, rounds: int, image_size: int) -> None:
-    """What loaders with more and more workers deliver."""
+    """What loaders deliver, by their number of workers."""
     config = load_config(CONF, [f"image_size={image_size}"])
     dataset = training_slices(config, ImageStore(work / "store"), copies)
-    sampler = _Repeated(len(dataset), passes=max(1, 1000 // len(dataset)))
+    sampler = _Repeated(len(dataset), epochs=max(1, 1000 // len(dataset)))
 
     def load(workers: int, start: Callable[[int], None] | None) -> None:
         loader = DataLoader(
@@ -127,8 +133,8 @@ def all_cores(copies: pd.DataFrame, work: Path, rounds: int, image_size: int) ->
 
     counts = sorted({1, 2, os.cpu_count() or 1})
     starts = {"": start_worker, " without keep_memory": None}
-    rivals = {f"{n} workers{how}": partial(load, n, start) for n in counts for how, start in starts.items()}
-    seconds = take_turns(rivals, rounds)
+    candidates = {f"{n} workers{how}": partial(load, n, start) for n in counts for how, start in starts.items()}
+    seconds = take_turns(candidates, rounds)
     table(
         "Loaders, their start included",
         ("what", "slices a second"),
@@ -137,28 +143,28 @@ def all_cores(copies: pd.DataFrame, work: Path, rounds: int, image_size: int) ->
 
 
 class _Repeated(EpochSampler):
-    """Several epochs in one pass."""
+    """Several epochs in one iteration."""
 
-    def __init__(self, n_slices: int, passes: int) -> None:
+    def __init__(self, n_slices: int, epochs: int) -> None:
         super().__init__(n_slices, seed=0)
-        self.passes = passes
+        self.epochs = epochs
 
     def __len__(self) -> int:
-        return self.n_slices * self.passes
+        return self.n_items * self.epochs
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        for epoch in range(1, self.passes + 1):
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for epoch in range(1, self.epochs + 1):
             self.epoch = epoch
             yield from super().__iter__()
 
 
 def memory(copies: pd.DataFrame, work: Path, workers: int, slices: int) -> None:
-    """What workers take at the competition's size: an index of as many rows, over the slices that are there."""
+    """The memory of workers at the competition's size: an index of as many rows, over the slices of the store."""
     store = ImageStore(work / "store")
     repeats = -(-slices // len(store))
     index = pd.concat([store.index] * repeats, ignore_index=True).iloc[:slices]
     store.index = index.assign(ID=[f"ID_{i:09x}" for i in range(slices)])
-    series = pd.DataFrame({"ID": store.index["ID"], "SeriesInstanceUID": np.arange(slices) // 35, "z_index": 0})
+    series = pd.DataFrame({"ID": store.index["ID"], "SeriesInstanceUID": np.arange(slices) // 35, "z": 0.0})
     config = load_config(CONF, [f"workers={workers}"])
     dataset = training_slices(config, store, series)
     loader = make_loader(config, dataset, sampler=EpochSampler(slices, seed=0))
@@ -171,8 +177,8 @@ def memory(copies: pd.DataFrame, work: Path, workers: int, slices: int) -> None:
         f"Memory over an index of {slices} slices (shared pages counted once)",
         ("what", "MB"),
         [
-            ("the process that trains, without a network", before),
-            (f"{workers} workers, and the batches they hold, on top", _megabytes([os.getpid(), *children]) - before),
+            ("the training process, without a network", before),
+            (f"{workers} workers and their batches, in addition", _megabytes([os.getpid(), *children]) - before),
         ],
     )
     del batches
@@ -185,7 +191,7 @@ def _megabytes(processes: list[int]) -> int:
 def main() -> None:
     """Read arguments, run all of it, print tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loader", description=__doc__.split("\n")[0])
-    parser.add_argument("--head-ct", type=Path, help="folder of one head CT's DICOM files (default: a generated one)")
+    add_head_ct(parser)
     parser.add_argument("--slices", type=int, default=112, help="copy it to so many slices (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the comparison (default %(default)s)")
     parser.add_argument("--image-size", type=int, default=512, help="in pixels (default %(default)s)")
@@ -196,11 +202,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         (work / "images").mkdir()
-        head_ct = sorted(args.head_ct.glob("*.dcm")) if args.head_ct else generated_head_ct(work / "generated")
-        copies = copy_head_ct(head_ct, work / "images", args.slices)
+        copies = copy_head_ct(find_head_ct(args.head_ct, work), work / "images", args.slices)
         create_dataset(copies, work / "store", engine="serial")
-        kind = args.head_ct.name if args.head_ct else "a generated head CT"
-        print(f"{machine()}; {len(copies)} slices of {kind}, {args.rounds} rounds, medians")
+        print(f"{machine()}; {len(copies)} slices of {head_ct_name(args.head_ct)}, {args.rounds} rounds, medians")
         one_core(copies, work, args.rounds, args.image_size)
         all_cores(copies, work, args.rounds, args.image_size)
         memory(copies, work, args.workers, args.index)

@@ -1,4 +1,4 @@
-"""How the benchmarks measure: rivals take turns in one process, memory is that of a process of its own."""
+"""How the benchmarks measure: candidates take turns in one process; memory is that of a separate process."""
 
 import json
 import multiprocessing
@@ -9,31 +9,33 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from src.text_table import markdown_table
 
-def take_turns(rivals: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Run each function once a round, after one round that does not count: median seconds of each."""
-    seconds: dict[str, list[float]] = {name: [] for name in rivals}
-    for counts in (False, *[True] * rounds):
-        for name, run in rivals.items():
-            begun = time.perf_counter()
+
+def take_turns(candidates: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Run each function once a round, after one round that is not measured: median seconds of each."""
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for counted in (False, *[True] * rounds):
+        for name, run in candidates.items():
+            started = time.perf_counter()
             run()
-            if counts:
-                seconds[name].append(time.perf_counter() - begun)
+            if counted:
+                seconds[name].append(time.perf_counter() - started)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def alone(function: Callable[..., Any], *arguments: Any) -> tuple[float, int, Any]:
     """Call a function in a fresh process: (seconds, peak memory of that process in MB, its result).
 
-    Raises RuntimeError with what the function raised there, or where the process was ended.
+    Raises RuntimeError with the error that the function raised, or where the process was ended.
     """
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_measured, args=(there, function, arguments))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_measured, args=(sender, function, arguments))
     process.start()
-    there.close()
+    sender.close()
     try:
-        result = json.loads(here.recv())
+        result = json.loads(receiver.recv())
     except EOFError:
         result = {"error": "the process was ended"}
     process.join()
@@ -42,26 +44,24 @@ def alone(function: Callable[..., Any], *arguments: Any) -> tuple[float, int, An
     return result["seconds"], result["megabytes"], result["result"]
 
 
-def _measured(answer: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    begun = time.perf_counter()
+def _measured(sender: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    started = time.perf_counter()
     try:
         result = function(*arguments)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the one who asked must hear of it
-        answer.send(json.dumps({"error": f"{type(error).__name__}: {error}"}))
+    except Exception as error:  # noqa: BLE001 - the caller raises it again
+        sender.send(json.dumps({"error": f"{type(error).__name__}: {error}"}))
         return
-    seconds = time.perf_counter() - begun
-    # not ru_maxrss, which a process inherits from the one that started it
+    seconds = time.perf_counter() - started
+    # not ru_maxrss, which a process inherits from its parent
     with open("/proc/self/status", encoding="utf-8") as file:  # noqa: PTH123
         peak = next(int(line.split()[1]) // 1024 for line in file if line.startswith("VmHWM"))
-    answer.send(json.dumps({"seconds": seconds, "megabytes": peak, "result": result}))
+    sender.send(json.dumps({"seconds": seconds, "megabytes": peak, "result": result}))
 
 
 def table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     """Print a table as Markdown."""
     cells = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
-    print(f"\n{title}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
-    for row in cells:
-        print(f"| {' | '.join(row)} |", flush=True)
+    print(f"\n{title}\n", *markdown_table([columns, *cells]), sep="\n", flush=True)
 
 
 def machine() -> str:

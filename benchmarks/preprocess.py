@@ -10,7 +10,6 @@ import argparse
 import os
 import shutil
 import tempfile
-import time
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -22,60 +21,18 @@ import numpy as np
 import pandas as pd
 import pydicom
 
+from benchmarks.competition import SLICES
+from benchmarks.head_ct import add_head_ct, as_table, copy_head_ct, find_head_ct, head_ct_name
 from benchmarks.measure import alone, machine, table, take_turns
-from src.ct.hounsfield import STORED_RANGE
+from benchmarks.preprocess_scale import full_size
+from src.ct.hounsfield import HU_RANGE
 from src.ct.windows import THREE_WINDOWS
-from src.files.archive import find_members
-from src.files.images import ImageStore
-from src.files.label_csv import pivot_labels
-from src.files.sources import find_slices
-from src.labels import LABELS, row_ids
+from src.files.image_store import ImageStore
 from src.preprocess.create_dataset import create_dataset
-from src.preprocess.dicom_to_dataframe import place_slices, read_headers
+from src.preprocess.dicom_to_dataframe import read_headers
 from src.preprocess.engine import run_tasks
-from src.preprocess.make_folds import make_folds
-from src.sample.make_competition import make_competition
 
-SLICES, SERIES, PATIENTS, TRAIN_SLICES = 874_035, 25_262, 18_938, 752_803  # the competition's
-PREVALENCE = {
-    "epidural": 0.0041,
-    "intraparenchymal": 0.0483,
-    "intraventricular": 0.0352,
-    "subarachnoid": 0.0476,
-    "subdural": 0.0630,
-}  # stage 1
-
-
-# ---- one head CT, many times
-
-
-def generated_head_ct(folder: Path) -> list[Path]:
-    """The slices of one generated head CT, of the size and encoding of a usual one."""
-    make_competition(folder, patients=8, slices=5, size=512, difficulty="easy", seed=0)
-    paths = [path for path in sorted((folder / "stage_2_train").glob("*.dcm")) if path.stat().st_size > 512 * 512 * 2]
-    table = read_headers([path.stem for path in paths], [str(path) for path in paths])
-    usual = table[(table["columns"] == 512) & (table["rows"] == 512) & (table["bits_stored"] == 16)]
-    return [Path(path) for path in usual.loc[usual["SeriesInstanceUID"] == usual["SeriesInstanceUID"].iloc[0], "path"]]
-
-
-def copy_head_ct(originals: list[Path], folder: Path, slices: int) -> pd.DataFrame:
-    """Copy a head CT until there are some `slices`: the table of the copies, each a series."""
-    ids, series = [], []
-    for number in range(-(-slices // len(originals))):
-        for i, path in enumerate(originals):
-            ids.append(f"ID_{number:06x}{i:03x}")
-            series.append(f"ID_{number:06x}")
-            shutil.copyfile(path, folder / f"{ids[-1]}.dcm")
-    return as_table(folder, ids, series)
-
-
-def as_table(images: Path, ids: list[str], series: list[str]) -> pd.DataFrame:
-    """The table of slices in a folder or an archive."""
-    headers = read_headers(ids, find_slices(images, ids))
-    return place_slices(headers.assign(SeriesInstanceUID=series))
-
-
-# ---- rivals
+# ---- candidates
 
 
 def usual_way(paths: list[str], folder: Path) -> None:
@@ -91,7 +48,7 @@ def floor(paths: list[str], folder: Path, n_slices: int) -> None:
     """The least that any way must do: read the bytes, clip, compress into the same container, write."""
     for start in range(0, len(paths), n_slices):
         series = paths[start : start + n_slices]
-        pixels = [np.frombuffer(Path(path).read_bytes()[-524288:], "<i2").clip(*STORED_RANGE) for path in series]
+        pixels = [np.frombuffer(Path(path).read_bytes()[-524288:], "<i2").clip(*HU_RANGE) for path in series]
         blosc2.asarray(
             np.stack(pixels).reshape(-1, 512, 512),
             urlpath=str(folder / f"{start}.b2nd"),
@@ -162,7 +119,7 @@ def reading(copies: pd.DataFrame, work: Path, rounds: int) -> None:
     ids = np.random.default_rng(0).permutation(store.index["ID"].to_numpy())[:200].tolist()
     series = store.index.loc[store.index["file"] == store.index["file"].iloc[0], "ID"].tolist()
     pictures = sorted((work / "png").glob("*.png"))
-    store.hounsfield(ids[0])  # what it knows of where slices are is made once
+    store.hounsfield(ids[0])  # its lookup of slices by ID is made once
     seconds = take_turns(
         {
             "a random slice, file opening included": lambda: [store.hounsfield(each) for each in ids],
@@ -249,101 +206,10 @@ def all_cores(copies: pd.DataFrame, work: Path) -> None:
     )
 
 
-# ---- at the competition's full size
-
-
-def full_size(work: Path) -> None:
-    """Label CSV, folds and Kaggle's directory at full size, each in a process of its own."""
-    csv, archive = work / "labels.csv", work / "directory.zip"
-    write_labels(csv)
-    write_directory(archive)
-    rows = []
-    seconds, megabytes, found = alone(_pivot, csv)
-    rows.append((f"label CSV of {found} rows to a table", seconds, megabytes, ""))
-    seconds, megabytes, (inside, worst) = alone(_folds)
-    rows.append(
-        (f"make_folds, {TRAIN_SLICES} slices of {PATIENTS} patients", inside, megabytes, f"worst deviation {worst:.2%}")
-    )
-    seconds, megabytes, found = alone(_directory, archive)
-    rows.append((f"finding {found} slices in a zip's directory", seconds, megabytes, ""))
-    table("At full size", ("what", "seconds", "peak MB", ""), rows)
-
-
-def _slice_ids(count: int) -> list[str]:
-    numbers = np.random.default_rng(0).choice(16**9, count, replace=False)
-    return [f"ID_{number:09x}" for number in numbers]
-
-
-def write_labels(csv: Path) -> None:
-    """A label CSV of the competition's size, with its 24 repeated rows."""
-    ids = row_ids(pd.Series(_slice_ids(TRAIN_SLICES)))
-    labels = (np.random.default_rng(1).random(len(ids)) < 0.06).astype(int)
-    rows = pd.DataFrame({"ID": ids, "Label": labels})
-    pd.concat([rows, rows.iloc[:24]]).to_csv(csv, index=False)
-
-
-def write_directory(archive: Path) -> None:
-    """A zip with as many members as Kaggle's, all empty."""
-    with zipfile.ZipFile(archive, "w") as file:
-        for slice_id in _slice_ids(SLICES):
-            file.writestr(f"rsna-intracranial-hemorrhage-detection/stage_2_train/{slice_id}.dcm", b"")
-
-
-def _pivot(csv: Path) -> int:
-    found, repeated = pivot_labels(csv, test=False)
-    return len(found) * len(LABELS) + repeated
-
-
-def _directory(archive: Path) -> int:
-    return sum(member is not None for member in find_members(archive, [f"{each}.dcm" for each in _slice_ids(SLICES)]))
-
-
-def _folds() -> tuple[float, float]:
-    slices = simulated_slices()
-    begun = time.perf_counter()
-    folds = make_folds(slices)
-    seconds = time.perf_counter() - begun
-    counts = slices[list(LABELS)].groupby(folds["fold"]).sum()
-    return seconds, float((counts / counts.mean() - 1).abs().to_numpy().max())
-
-
-def simulated_slices() -> pd.DataFrame:
-    """Slices of the competition's number, patients and prevalence; a bleed is a run of neighbouring slices."""
-    rng = np.random.default_rng(0)
-    studies = 21_744
-    patients = np.concatenate([np.arange(PATIENTS), rng.integers(0, PATIENTS, studies - PATIENTS)])
-    lengths = np.maximum(20, rng.normal(TRAIN_SLICES / studies, 5, studies).astype(int))
-    lengths[: abs(TRAIN_SLICES - lengths.sum())] += np.sign(TRAIN_SLICES - lengths.sum())
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    labels = np.zeros((lengths.sum(), len(LABELS)), dtype=np.uint8)
-    for name, share in PREVALENCE.items():
-        column, wanted = LABELS.index(name), share * len(labels)
-        for study in rng.permutation(studies):
-            run = min(lengths[study], 1 + rng.poisson(8))
-            first = starts[study] + rng.integers(0, lengths[study] - run + 1)
-            labels[first : first + run, column] = 1
-            wanted -= run
-            if wanted <= 0:
-                break
-    labels[:, 0] = labels[:, 1:].any(axis=1)
-    study = np.repeat(np.arange(studies), lengths)
-    hashes = np.arange(len(labels))
-    hashes[rng.choice(len(labels), 4073, replace=False)] = rng.choice(len(labels), 4073)  # identical images
-    return pd.DataFrame(
-        {
-            "ID": [f"ID_{i:09x}" for i in range(len(labels))],
-            "PatientID": np.array([f"ID_{i:08x}" for i in range(PATIENTS)], dtype=object)[patients[study]],
-            "pixel_hash": [f"{each:032x}" for each in hashes],
-            "brain_share": rng.uniform(0, 0.4, len(labels)),
-            **{name: labels[:, i] for i, name in enumerate(LABELS)},
-        }
-    )
-
-
 def main() -> None:
     """Read arguments, run all of it, print tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.preprocess", description=__doc__.split("\n")[0])
-    parser.add_argument("--head-ct", type=Path, help="folder of one head CT's DICOM files (default: a generated one)")
+    add_head_ct(parser)
     parser.add_argument("--slices", type=int, default=2800, help="copy it to so many slices (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each comparison (default %(default)s)")
     parser.add_argument("--no-full-size", action="store_true", help="leave out what takes minutes")
@@ -352,10 +218,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         (work / "images").mkdir()
-        head_ct = sorted(args.head_ct.glob("*.dcm")) if args.head_ct else generated_head_ct(work / "generated")
-        copies = copy_head_ct(head_ct, work / "images", args.slices)
-        kind = args.head_ct.name if args.head_ct else "a generated head CT"
-        print(f"{machine()}; {len(copies)} slices of {kind}, {args.rounds} rounds, medians")
+        copies = copy_head_ct(find_head_ct(args.head_ct, work), work / "images", args.slices)
+        print(f"{machine()}; {len(copies)} slices of {head_ct_name(args.head_ct)}, {args.rounds} rounds, medians")
         storing(copies, work, args.rounds)
         reading(copies, work, args.rounds)
         headers(copies, work, args.rounds)

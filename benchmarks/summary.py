@@ -2,8 +2,8 @@
 
     python -m benchmarks.summary
 
-Against it, what a user would run instead: scikit-learn's AUC and average precision, with how often a patient was drawn
-as the weight of each of the patient's slices.
+Compared with what a user would run instead: scikit-learn's AUC and average precision, where each slice has the weight
+that is the number of times its patient was drawn.
 """
 
 import argparse
@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from benchmarks.competition import PATIENTS, PREVALENCE, STUDIES, TRAIN_SLICES
 from benchmarks.measure import alone, machine, table, take_turns
-from benchmarks.preprocess import PATIENTS, PREVALENCE, TRAIN_SLICES
 from src.evaluate.bootstrap import Ranking
 from src.evaluate.out_of_fold import read_truth
 from src.evaluate.summary import average, read_sources, summarise, to_levels
@@ -25,11 +25,11 @@ from src.files.layout import Layout
 from src.files.tables import write_table
 from src.labels import LABELS, SUBTYPES
 
-STUDIES, FOLDS = 21_744, 5
+FOLDS = 5
 
 
 def simulate(root: Path, slices: int) -> Path:
-    """Write tables and a bag's predictions of so many slices, with patients and studies in proportion."""
+    """Write the tables and a bag's predictions of some slices, with patients and studies in proportion."""
     rng = np.random.default_rng(0)
     patients, studies = (max(FOLDS, round(slices * number / TRAIN_SLICES)) for number in (PATIENTS, STUDIES))
     patient_of_study = np.concatenate([np.arange(patients), rng.integers(patients, size=studies - patients)])
@@ -41,7 +41,7 @@ def simulate(root: Path, slices: int) -> Path:
         rng.random((slices, len(SUBTYPES))) < 1 / 3
     )
     targets = np.column_stack([bleeds.any(axis=1), bleeds]).astype(np.uint8)
-    # some patients are harder than others, so that their slices err together
+    # some patients are harder than others, so that errors on their slices are correlated
     noise = rng.normal(size=(patients, len(LABELS)))[patient] + rng.normal(size=targets.shape)
     probabilities = (1 / (1 + np.exp(5 - 5.0 * targets - noise))).astype(np.float32)
 
@@ -57,23 +57,23 @@ def simulate(root: Path, slices: int) -> Path:
 
 
 def _summary(root: Path, predictions: Path, resamples: int) -> dict[str, float]:
-    """All that the command does but print, on one core: seconds of its parts."""
+    """All that the command does except printing, on one core: the seconds of its parts."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    begun = time.perf_counter()
+    started = time.perf_counter()
     layout = Layout(root)
     truth = read_truth(layout)
     ids, probabilities = average(read_sources([predictions], layout, [], truth))
     levels = to_levels(truth.of(ids), probabilities)
-    seconds = {"reading": time.perf_counter() - begun}
+    seconds = {"reading": time.perf_counter() - started}
     for level, cases in levels.items():
-        begun = time.perf_counter()
+        started = time.perf_counter()
         summarise(level, cases, resamples=resamples, seed=0)
-        seconds[level] = time.perf_counter() - begun
+        seconds[level] = time.perf_counter() - started
     return seconds
 
 
-def _rivals(root: Path, predictions: Path) -> dict[str, float]:
-    """Seconds of one label and resample at slice level, with and without scikit-learn."""
+def _ranking_seconds(root: Path, predictions: Path) -> dict[str, float]:
+    """The seconds of one label and one resample of the slices, with and without scikit-learn."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     layout = Layout(root)
     truth = read_truth(layout)
@@ -108,11 +108,11 @@ def main() -> None:
             ("what", "seconds", "peak MB"),
             [("all of it", seconds, megabytes), *((part, each, "") for part, each in parts.items())],
         )
-        _, _, rivals = alone(_rivals, Path(name), predictions)
+        _, _, candidates = alone(_ranking_seconds, Path(name), predictions)
         table(
             "AUC and average precision of the label any, one resample of the slices",
             ("what", "ms", "times as fast"),
-            [(what, 1000 * each, rivals["scikit-learn"] / each) for what, each in rivals.items()],
+            [(what, 1000 * each, candidates["scikit-learn"] / each) for what, each in candidates.items()],
         )
 
 

@@ -1,18 +1,15 @@
-"""Training, measured: against a bare PyTorch loop, and what the network's settings cost and gain.
+"""Training, measured: against a bare PyTorch loop, and the effect of the network's settings.
 
     python -m benchmarks.train --head-ct FOLDER
 
-On a CUDA device at full size (512 px, the confs' batches); without one the same measurements on a CPU, small. FOLDER:
+On a CUDA device at full size (512 px, the confs' batches); without one the same measurements on a CPU, smaller. FOLDER:
 the DICOM files of one head CT, for loading; without it, a generated one.
 """
 
 import argparse
-import contextlib
-import io
 import os
 import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,24 +19,23 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.head_ct import add_head_ct, copy_head_ct, find_head_ct
 from benchmarks.loader import training_slices
 from benchmarks.measure import alone, machine, table, take_turns
-from benchmarks.preprocess import copy_head_ct, generated_head_ct
-from src.classify.curves import Curves
-from src.classify.dataset import EpochSampler
-from src.classify.loading import make_loader
-from src.classify.loop import make_accelerator, train_epoch
-from src.classify.loss import weighted_bce
+from benchmarks.train_steps import Steps, has_gpu, make_batches, synchronised
 from src.classify.network import build_network
-from src.classify.optimise import make_optimizer
-from src.classify.state import Position
 from src.config import Config, load_config
-from src.files.images import ImageStore
+from src.files.image_store import ImageStore
 from src.labels import WEIGHTS
 from src.preprocess.create_dataset import create_dataset
+from src.train.loader import EpochSampler, make_loader
+from src.train.loss import weighted_bce
+from src.train.optim import make_optimizer
+from src.train.state import Position
+from src.train.tensorboard import TensorBoard
 
 CONFS = Path(__file__).parents[1] / "conf"
-# each of the project's networks, and timm's twin of it
+# each of the project's networks, and timm's network of the same architecture
 NETWORKS = {
     "se_resnext50_32x4d": "timm/legacy_seresnext50_32x4d",
     "efficientnet-b2": "timm/tf_efficientnet_b2",
@@ -56,39 +52,11 @@ SETTINGS = {
 }
 
 
-def has_gpu() -> bool:
-    """Whether the figures are a GPU's."""
-    return torch.cuda.is_available()
-
-
-def make_batches(config: Config, count: int) -> list[dict[str, torch.Tensor]]:
-    """Batches of noise that are on the device already."""
-    device = "cuda" if has_gpu() else "cpu"
-    generator = torch.Generator().manual_seed(0)
-    n, side = config.batch_size, config.image_size
-    return [
-        {
-            "index": torch.arange(n),
-            "image": torch.rand((n, 2 * config.neighbours + 1, side, side), generator=generator).to(device),
-            "target": (torch.rand((n, 6), generator=generator) < 0.1).float().to(device),
-            "jitter": torch.zeros((n, len(config.windows), 2)).to(device),
-        }
-        for _ in range(count)
-    ]
-
-
-def synchronised() -> float:
-    """The time, after all that was asked of the device is done."""
-    if has_gpu():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 # ---- our loop against a bare one
 
 
 def against_a_bare_loop(confs: list[Config], rounds: int, steps: int, work: Path) -> None:
-    """train_epoch, with all it does around a step, and the fewest lines that train the same network."""
+    """train_epoch, with all that it does around a step, against the fewest lines that train the same network."""
     rows = []
     for config in confs:
         _, _, seconds = alone(_loops, config, rounds, steps, work)
@@ -101,42 +69,38 @@ def against_a_bare_loop(confs: list[Config], rounds: int, steps: int, work: Path
 
 def _loops(config: Config, rounds: int, steps: int, work: Path) -> dict[str, float]:
     config = config.model_copy(update={"precision": "none"})
-    accelerator = make_accelerator("none")
-    batches, ids = make_batches(config, steps), [f"ID_{i}" for i in range(config.batch_size)]
-    device = accelerator.device
+    batches, ours = make_batches(config, steps), Steps(config)
+    device = ours.accelerator.device
     bare = build_network(config, pretrained="none").to(device).train()
-    bare_optimizer = make_optimizer(config.optimizer, bare)
-    ours = build_network(config, pretrained="none")
-    network, optimizer = accelerator.prepare(ours, make_optimizer(config.optimizer, ours))
+    optimizer = make_optimizer(config.optimizer, bare)
     weights = torch.tensor(WEIGHTS, dtype=torch.float32, device=device)
 
     def run_bare() -> None:
         for batch in batches:
             loss = weighted_bce(bare(batch["image"], batch["jitter"]), batch["target"], weights)
             loss.backward()
-            bare_optimizer.step()
-            bare_optimizer.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
         synchronised()
 
     def run_ours() -> None:
         position = Position()
-        with Curves(work / "curves", 0) as curves:
+        with TensorBoard(work / "curves", 0) as curves:
 
             def after_step(loss: float, stopping: bool) -> None:
                 curves.add({"step/loss": loss}, position.step)
 
-            with contextlib.redirect_stderr(io.StringIO()):
-                train_epoch(accelerator, network, batches, optimizer, ids, "", position, after_step=after_step)  # type: ignore[arg-type]
+            ours.train(batches, position, after_step=after_step)
         synchronised()
 
     return take_turns({"bare": run_bare, "train_epoch": run_ours}, rounds)
 
 
-# ---- what each setting gains
+# ---- the effect of each setting
 
 
 def settings(confs: list[Config], steps: int, names: list[str]) -> None:
-    """Images per second, peak memory and the share of the measured matrix-product rate, for each setting."""
+    """Images per second, peak memory and the fraction of the measured matrix-product rate, for each setting."""
     default = next((name for name in names if "default" in name), "fp32, channels-last")
     rows = []
     for config in confs:
@@ -146,12 +110,12 @@ def settings(confs: list[Config], steps: int, names: list[str]) -> None:
         for name, variant in variants.items():
             try:
                 _, _, found = alone(_throughput, variant, steps)
-            except RuntimeError as error:  # what does not fit or compile here is a result too
+            except RuntimeError as error:  # that a setting does not fit or compile here is a result too
                 rows.append((config.name, name, str(error).splitlines()[0][:60], "", ""))
                 continue
-            share = found["flops"] * found["images_per_second"] / found["matrix_flops"]
-            rows.append((config.name, name, found["images_per_second"], found["peak_mb"] or "-", f"{share:.0%}"))
-    columns = ("network", "setting", "images/s", "peak MB of the GPU", "share of the matrix-product rate")
+            fraction = found["flops"] * found["images_per_second"] / found["matrix_flops"]
+            rows.append((config.name, name, found["images_per_second"], found["peak_mb"] or "-", f"{fraction:.0%}"))
+    columns = ("network", "setting", "images/s", "peak MB of the GPU", "fraction of the matrix-product rate")
     table(
         f"Settings, {confs[0].image_size} px, batches of {' and '.join(str(c.batch_size) for c in confs)}",
         columns,
@@ -164,33 +128,16 @@ def _changed(config: Config, overrides: list[str]) -> Config:
     return load_config(CONFS / f"{config.name}.yaml", [*sizes, *overrides])
 
 
-class Steps:
-    """A network in training, a step at a time."""
-
-    def __init__(self, config: Config) -> None:
-        self.config, self.accelerator = config, make_accelerator(config.precision)
-        own = build_network(config, pretrained="none")
-        self.network, self.optimizer = self.accelerator.prepare(own, make_optimizer(config.optimizer, own))
-        if config.compile:
-            own.compile()
-        self.ids = [f"ID_{i}" for i in range(10**6)]
-
-    def train(self, batches: Any) -> None:
-        """One epoch over these batches."""
-        with contextlib.redirect_stderr(io.StringIO()):
-            train_epoch(self.accelerator, self.network, batches, self.optimizer, self.ids, "", Position())
-
-
 def _throughput(config: Config, steps: int) -> dict[str, float]:
     training, batches = Steps(config), make_batches(config, 2)
-    training.train(batches)  # what is chosen or compiled once
+    training.train(batches)  # what is chosen or compiled once is not measured
     if has_gpu():
         torch.cuda.reset_peak_memory_stats()
     seconds = []
     for _ in range(steps):
-        begun = synchronised()
+        started = synchronised()
         training.train(batches)
-        seconds.append((synchronised() - begun) / len(batches))
+        seconds.append((synchronised() - started) / len(batches))
     return {
         "images_per_second": config.batch_size / statistics.median(seconds),
         "peak_mb": torch.cuda.max_memory_allocated() // 2**20 if has_gpu() else 0,
@@ -202,8 +149,8 @@ def _throughput(config: Config, steps: int) -> dict[str, float]:
 def flops(config: Config) -> float:
     """Floating-point operations of one image in training; a multiplication and its addition are two.
 
-    Three times those of the forward pass, as is the custom: the counter errs on the backward pass of grouped
-    convolutions, of which both networks are made.
+    Three times those of the forward pass, as is usual: the counter is wrong for the backward pass of grouped
+    convolutions, which both networks have.
     """
     network = build_network(config, pretrained="none").eval()
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
@@ -212,15 +159,15 @@ def flops(config: Config) -> float:
 
 
 def matrix_product_rate(precision: str) -> float:
-    """Floating-point operations a second of a large matrix product, in the type that convolutions take."""
+    """Floating-point operations per second of a large matrix product, in the type that convolutions take."""
     halves = {"fp16": torch.float16 if has_gpu() else torch.float32, "bf16": torch.bfloat16, "none": torch.float32}
     side, device = (8192, "cuda") if has_gpu() else (2048, "cpu")
     one = torch.rand(side, side, device=device).to(halves[precision])
     seconds = []
     for _ in range(12):
-        begun = synchronised()
+        started = synchronised()
         one @ one
-        seconds.append(synchronised() - begun)
+        seconds.append(synchronised() - started)
     return 2 * side**3 / statistics.median(seconds[2:])
 
 
@@ -239,22 +186,22 @@ def where_the_time_goes(config: Config) -> None:
         (event.key[:70], f"{mine / sum(times):.1%}", event.count // len(batches))
         for event, mine in zip(events[:12], times[:12], strict=True)
     ]
-    table(f"{config.name}: where a step's time goes, conf's settings", ("operation", "share", "calls a step"), rows)
+    table(f"{config.name}: where a step's time goes, conf's settings", ("operation", "fraction", "calls a step"), rows)
 
 
 # ---- with real loading
 
 
 def with_loading(confs: list[Config], work: Path, head_ct: list[Path], workers: int, batches: int) -> None:
-    """Throughput with slices from the store against the same with batches that are on the device already."""
+    """Throughput with slices from the store against batches that are on the device already."""
     (work / "images").mkdir()
     copies = copy_head_ct(head_ct, work / "images", 112)
     create_dataset(copies, work / "store", engine="serial")
     rows = []
     for config in confs:
-        _, _, (loaded, there) = alone(_loaded, config, work, copies, workers, batches)
-        rows.append((config.name, workers, there, loaded, f"{loaded / there:.1%}"))
-    columns = ("network", "workers", "batches on the device, images/s", "loaded, images/s", "share")
+        _, _, (loaded, ready) = alone(_loaded, config, work, copies, workers, batches)
+        rows.append((config.name, workers, ready, loaded, f"{loaded / ready:.1%}"))
+    columns = ("network", "workers", "batches on the device, images/s", "loaded, images/s", "fraction")
     table("With real loading, the conf's augmentation and settings", columns, rows)
 
 
@@ -269,12 +216,12 @@ def _loaded(config: Config, work: Path, copies: Any, workers: int, count: int) -
     seconds = []
     for source in (loader, _Repeated(batches, count)):
         stamps: list[float] = []
-        training.train(_stamped(source, stamps))
+        training.train(_Stamped(source, stamps))
         end = synchronised()
-        # the loader's start happens once an epoch of tens of thousands of steps: it does not count here
+        # the loader starts once in an epoch of tens of thousands of steps: its start is not measured
         seconds.append((end - stamps[2]) / (count - 2))
-    loaded, there = (config.batch_size / each for each in seconds)
-    return loaded, there
+    loaded, ready = (config.batch_size / each for each in seconds)
+    return loaded, ready
 
 
 class _Repeated:
@@ -290,8 +237,8 @@ class _Repeated:
         return (self.batches[i % len(self.batches)] for i in range(self.count))
 
 
-class _stamped(_Repeated):  # noqa: N801 - a wrapper, as one would call it
-    """Note when each batch is asked for."""
+class _Stamped(_Repeated):
+    """Note the time at which each batch is asked for."""
 
     def __init__(self, source: Any, stamps: list[float]) -> None:
         self.source, self.stamps, self.count = source, stamps, len(source)
@@ -313,13 +260,13 @@ class _Endless(EpochSampler):
         return self.count
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((1 + i // self.n_slices, i % self.n_slices) for i in range(self.count))
+        return ((1 + i // self.n_items, i % self.n_items) for i in range(self.count))
 
 
 def main() -> None:
     """Read arguments, run all of it, print tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=__doc__.split("\n")[0])
-    parser.add_argument("--head-ct", type=Path, help="folder of one head CT's DICOM files (default: a generated one)")
+    add_head_ct(parser)
     parser.add_argument("--image-size", type=int, help="in pixels (default 512, on a CPU 128)")
     parser.add_argument("--batch-size", type=int, help="of a step (default the conf's, on a CPU 8)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of each comparison (default %(default)s)")
@@ -332,7 +279,7 @@ def main() -> None:
     batch = args.batch_size or (None if has_gpu() else 8)
     sizes = [f"image_size={size}", *([f"batch_size={batch}"] if batch else [])]
     confs = [load_config(CONFS / f"{name}.yaml", sizes) for name in NETWORKS]
-    device = torch.cuda.get_device_name() if has_gpu() else "no CUDA device: the GPU's figures are missing"
+    device = torch.cuda.get_device_name() if has_gpu() else "no CUDA device, so no figures of a GPU"
     print(f"{machine()}, torch {torch.__version__}; {device}")
     names = args.settings or [name for name in SETTINGS if has_gpu() or "fp16" not in name]  # fp16 is fp32 on a CPU
     with tempfile.TemporaryDirectory() as name:
@@ -341,8 +288,7 @@ def main() -> None:
         settings(confs, args.steps, names)
         for config in confs:
             where_the_time_goes(config)
-        head_ct = sorted(args.head_ct.glob("*.dcm")) if args.head_ct else generated_head_ct(work / "generated")
-        with_loading(confs, work, head_ct, args.workers, batches=3 + 4 * args.steps)
+        with_loading(confs, work, find_head_ct(args.head_ct, work), args.workers, batches=3 + 4 * args.steps)
 
 
 if __name__ == "__main__":

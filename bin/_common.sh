@@ -16,7 +16,7 @@ case ${1-} in
 esac
 
 case ${0##*/} in
-setup.sh | test.sh) ;; # these take arguments
+setup.sh | test.sh | export.sh) ;; # these take arguments
 *) [ $# -eq 0 ] || fail "$1: ${0##*/} takes no arguments, but variables; see sh bin/${0##*/} -h" ;;
 esac
 
@@ -28,7 +28,7 @@ esac
 : "${SEQUENCES:=conf/sequence/gru.yaml}"
 : "${EMBED_EPOCH:=3}"
 : "${PCA:=}"
-: "${MEMBERS:=all}"
+: "${MEMBERS:=last}"
 : "${NPROC:=1}"
 : "${JOBS:=}"
 : "${ENGINE:=loky}"
@@ -38,10 +38,10 @@ esac
 : "${SMOOTH:=0}"
 : "${CALIBRATE:=none}"
 case $NPROC in *[!0-9]* | 0) fail "NPROC=$NPROC: expected a number of processes, 1 or more" ;; esac
-case $MAX_REJECTED in *[!0-9.]*) fail "MAX_REJECTED=$MAX_REJECTED: expected a share from 0 to 1" ;; esac
+case $MAX_REJECTED in *[!0-9.]*) fail "MAX_REJECTED=$MAX_REJECTED: expected a fraction from 0 to 1" ;; esac
 case $PCA in *[!0-9]* | 0) fail "PCA=$PCA: expected a number of components, 1 or more" ;; esac
 case $EMBED_EPOCH in *[!0-9]* | 0) fail "EMBED_EPOCH=$EMBED_EPOCH: expected an epoch, from 1" ;; esac
-case $MEMBERS in cnn | sequence | all) ;; *) fail "MEMBERS=$MEMBERS: expected cnn, sequence or all" ;; esac
+case $MEMBERS in last | cnn | sequence | all) ;; *) fail "MEMBERS=$MEMBERS: expected last, cnn, sequence or all" ;; esac
 for list in CONFS FOLDS EPOCHS SEQUENCES; do
     eval "value=\$$list"
     [ -n "$(echo $value)" ] || fail "$list is blank; expected names with blanks between them"
@@ -91,7 +91,7 @@ run() {
 # Run a module, in NPROC processes where that is more than one.
 launch() {
     if [ "$NPROC" -gt 1 ]; then
-        run "$PYTHON" -m src.classify.launch "$NPROC" "$@"
+        run "$PYTHON" -m src.train.launch "$NPROC" "$@"
     else
         run "$PYTHON" -m "$@"
     fi

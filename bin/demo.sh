@@ -12,12 +12,12 @@ set -eu
 run sh bin/setup.sh
 export ICH_ROOT="$repository/cache/demo"
 export CONFS="conf/demo/se_resnext50_32x4d.yaml conf/demo/efficientnet-b2.yaml"
-export SEQUENCES=conf/demo/sequence/gru.yaml FOLDS="0 1 2 3 4" EPOCHS="2 3" EMBED_EPOCH=3 PCA= MEMBERS=all
+export SEQUENCES=conf/demo/sequence/gru.yaml FOLDS="0 1 2 3 4" EPOCHS="2 3" EMBED_EPOCH=3 PCA= MEMBERS=last
 
 step() { printf '\n== %s\n' "$*"; }
 
 step "generating head CTs"
-run "$PYTHON" -m src.sample.make_competition --output "$ICH_ROOT/input" \
+run "$PYTHON" -m src.synthetic.make_competition --output "$ICH_ROOT/input" \
     --patients 92 --slices 5 --size 128 --difficulty easy --seed 0
 for script in preprocess train predict sequence ensemble; do
     step "bin/$script.sh"

@@ -9,7 +9,7 @@
 #
 # ICH_ROOT: folder of input/ cache/ model/ submission/ (the repository). JOBS: workers (all cores). ENGINE: serial, loky
 # or dask (loky). DASK_ADDRESS: the scheduler of a running cluster, for dask (a local one; docs/cluster.md).
-# MAX_REJECTED: share of unreadable slices, from ten on, that fails the run (0.01).
+# MAX_REJECTED: fraction of unreadable slices, from ten on, that fails the run (0.01).
 
 set -eu
 . "$(dirname "$0")/_common.sh"

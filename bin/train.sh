@@ -18,7 +18,6 @@ need_python
 need_confs $CONFS
 
 for conf in $CONFS; do
-    for fold in $FOLDS; do
-        launch src.classify.train "$conf" --fold "$fold" --root "$ICH_ROOT"
-    done
+    # shellcheck disable=SC2086 # FOLDS is a list
+    launch src.classify.train "$conf" --fold $FOLDS --root "$ICH_ROOT"
 done

@@ -1,20 +1,32 @@
-"""Detection of intracranial hemorrhage on head CT, from DICOM to a submission.
+"""Detection of intracranial hemorrhage on head CT, from DICOM to a submission, and a trained detector to keep.
 
 A map of the package. Imports point downwards only: a line may import from the lines below it, never from one above
-(checked by import-linter in the tests).
+(checked by import-linter in the tests). docs/architecture.md has the picture.
 
-    sample       generated head CTs in Kaggle's layout
     report       pictures for people
-    sequence     the second stage: networks over all slices of a series, which import torch too
+    detector     the trained thing: networks, second stage and recipe as one object and one folder
+    synthetic    generated head CTs in Kaggle's layout
+    sequence     the second stage: networks over all slices of a series
+    classify     the convolutional networks
+    train        how anything here is trained; detector, sequence, classify and train alone import torch
     ensemble     predictions in, submission out
-    classify     the convolutional networks, and how anything here is trained: these two alone import torch
     preprocess   DICOM to table, image store and folds
     evaluate     the competition's metric; statistics by slice and study, with a bootstrap over patients
-    files        where bytes meet disk: DICOM, image store, tables, predictions
-    ct           what a CT slice means: Hounsfield units, windows, geometry
+    files        the pipeline's own files: image store, tables, predictions, embeddings
+    dicom        the only reader of DICOM: headers, pixels, archives, series
+    ct           what a slice and a series mean: Hounsfield units, windows, geometry, order
     arguments    command lines
     config       conf/, checked
     progress     progress bars, or plain lines where there is no terminal
+    text_table   tables in a terminal and in Markdown
     labels       the six labels, their weights, the ids of a submission's rows
     errors       a user's mistake, and how a command ends
 """
+
+import os
+
+# Threads of OpenMP spin while they wait for work, by default so long that processes that share cores starve each other.
+# libgomp reads the variable once, when torch is imported, so it is set here, before anything can import torch; child
+# processes (ranks, loaders, workers) inherit it. A user who sets either variable decides. docs/benchmarks.md: figures.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")

@@ -1,6 +1,7 @@
-"""Command lines: what argparse finds wrong is a user's mistake like any other, told in one line."""
+"""Command lines: the arguments that many commands share, and mistakes in them told in one line."""
 
 import argparse
+from pathlib import Path
 from typing import NoReturn
 
 from src.errors import UserError
@@ -13,6 +14,49 @@ class Parser(argparse.ArgumentParser):
         """Raise UserError."""
         raise UserError(f"{message}; see {self.prog} -h")
 
+    def add_root(self) -> None:
+        """Add `--root`."""
+        self.add_argument(
+            "--root", type=Path, default=Path(), help="folder of input/ cache/ model/ submission/ (default: here)"
+        )
+
+    def add_overrides(self) -> None:
+        """Add `--set`, a list of `key=value`."""
+        self.add_argument(
+            "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override keys of the conf"
+        )
+
+    def add_folds(self, what: str) -> None:
+        """Add `--fold`, a list of folds without repetition. what: the networks of these folds do."""
+        self.add_argument(
+            "--fold", type=int, nargs="+", action=_Distinct, required=True, metavar="K", help=f"{what}, from 0"
+        )
+
+    def add_epoch(self) -> None:
+        """Add `--epoch`, the classifier's whose checkpoints embed."""
+        self.add_argument(
+            "--epoch", type=positive, default=3, metavar="E", help="epoch of the classifier's checkpoints (default 3)"
+        )
+
+    def add_epochs(self) -> None:
+        """Add `--epochs`, a list of epochs without repetition."""
+        self.add_argument(
+            "--epochs",
+            type=positive,
+            nargs="+",
+            action=_Distinct,
+            default=[2, 3],
+            metavar="E",
+            help="epochs whose checkpoints predict (default 2 3)",
+        )
+
+
+class _Distinct(argparse.Action):
+    """Store a list of values, each once, in the order given."""
+
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        setattr(namespace, self.dest, list(dict.fromkeys(values)))
+
 
 def positive(text: str) -> int:
     """An integer of at least 1, as an argparse type."""
@@ -22,11 +66,11 @@ def positive(text: str) -> int:
     return number
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     """A number from 0 to 1, as an argparse type."""
     number = float(text)
     if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{number}: expected a share from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{number}: expected a fraction from 0 to 1")
     return number
 
 

@@ -1,6 +1,4 @@
-"""conf/: a YAML per classifier or sequence model, the base it names plus its differences. An unknown key is an
-error.
-"""
+"""The YAML files in conf/, one per classifier or sequence model: a base and changes to it. Unknown keys are errors."""
 
 import re
 from difflib import get_close_matches
@@ -25,13 +23,13 @@ from src.labels import LABELS
 
 
 def _refuse_truth(value: Any) -> Any:
-    # YAML's yes and on are truth values, which pydantic would take for 1
+    # YAML reads yes and on as booleans, which pydantic would accept as 1
     if isinstance(value, bool):
         raise ValueError("expected neither true nor false")
     return value
 
 
-# not pydantic's strict numbers: YAML reads 1e-4 as a string
+# not pydantic's strict numbers, because YAML reads 1e-4 as a string
 _Int = Annotated[int, BeforeValidator(_refuse_truth)]
 _Float = Annotated[float, BeforeValidator(_refuse_truth)]
 
@@ -41,24 +39,24 @@ class _Section(BaseModel):
 
 
 class NetworkConf(_Section):
-    """Which network, and what it starts from."""
+    """The network and its initial weights."""
 
     architecture: str
     pretrained: str = "imagenet"  # imagenet, none, or the path of a file with weights
-    dropout: _Float | None = Field(default=None, ge=0, lt=1)  # None: the architecture's own, here and below
+    dropout: _Float | None = Field(default=None, ge=0, lt=1)  # None: the architecture's default; also for drop_path
     drop_path: _Float | None = Field(default=None, ge=0, lt=1)
     reestimate_batch_norm: StrictBool = False
 
 
 class WindowConf(_Section):
-    """A display window in HU: `[level - width / 2, level + width / 2]` goes from black to white."""
+    """A display window in HU: `[level - width / 2, level + width / 2]` is shown from black to white."""
 
     level: _Float
     width: _Float = Field(gt=0)
 
 
 class WindowJitterConf(_Section):
-    """How far the windows move in training, uniformly: levels by +-level HU, widths by +-width of themselves."""
+    """Uniform random changes of the windows in training: levels by +-level HU, widths by the fraction +-width."""
 
     level: _Float = Field(ge=0)
     width: _Float = Field(ge=0, lt=1)
@@ -73,31 +71,31 @@ class TransformConf(BaseModel):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What the transform is called with."""
+        """The arguments of the transform."""
         return dict(self.model_extra or {})
 
 
 class IdentityView(_Section):
-    """A slice as it is."""
+    """A slice without change."""
 
     name: Literal["Identity"]
 
 
 class FlippedView(_Section):
-    """A slice with left and right exchanged."""
+    """A slice with left and right swapped."""
 
     name: Literal["HorizontalFlip"]
 
 
 class RotatedView(_Section):
-    """A slice turned about its centre, counter-clockwise."""
+    """A slice rotated counter-clockwise about its centre."""
 
     name: Literal["Rotate"]
     degrees: _Float = Field(ge=-45, le=45)
 
 
 class ScaledView(_Section):
-    """A slice enlarged (above 1) or made smaller about its centre."""
+    """A slice enlarged (factor above 1) or shrunk about its centre."""
 
     name: Literal["Scale"]
     factor: _Float = Field(ge=0.5, le=2)
@@ -107,12 +105,12 @@ ViewConf = Annotated[IdentityView | FlippedView | RotatedView | ScaledView, Fiel
 
 
 class OptimizerConf(_Section):
-    """An optimiser of torch or apex, over all weights. src/classify/optimise.py has them."""
+    """An optimiser of torch or apex for all weights. src/train/optim.py lists them."""
 
     name: str
     lr: _Float = Field(gt=0)
     weight_decay: _Float = Field(default=0, ge=0)
-    arguments: dict[str, Any] = {}  # its further ones
+    arguments: dict[str, Any] = {}  # further arguments of the optimiser
     clip_norm: _Float | None = Field(default=None, gt=0)  # None: gradients are not clipped
 
     @field_validator("arguments")
@@ -125,23 +123,23 @@ class OptimizerConf(_Section):
 
 
 class SchedulerConf(_Section):
-    """The learning rate rises linearly over the first steps, and falls by `gamma` after each epoch of `milestones`."""
+    """Linear warm-up of the learning rate, which is then multiplied by `gamma` after each epoch in `milestones`."""
 
     warmup_steps: _Int = Field(default=0, ge=0)
     milestones: tuple[_Int, ...]
     gamma: _Float = Field(gt=0)
 
     def factor(self, step: int, steps_per_epoch: int) -> float:
-        """What the learning rate is multiplied by at a step, counted from 0 over all epochs."""
+        """The factor of the learning rate at a step, counted from 0 over all epochs."""
         finished = step // steps_per_epoch
         falls = sum(finished >= milestone for milestone in self.milestones)
         return self.gamma**falls * min(1.0, (step + 1) / (self.warmup_steps + 1))
 
 
 class TrainingConf(_Section):
-    """What decides how anything here is trained: a classifier, or a sequence model over its slices."""
+    """The settings of any training: of a classifier, or of a sequence model over its slices."""
 
-    name: str  # of the file
+    name: str  # that of the file
     label_weights: dict[str, Annotated[_Float, Field(ge=0)]]
     optimizer: OptimizerConf
     scheduler: SchedulerConf
@@ -164,7 +162,7 @@ class TrainingConf(_Section):
 
 
 class Config(TrainingConf):
-    """All that decides what a classifier becomes. conf/base.yaml says what each key is for."""
+    """All settings of a classifier. conf/base.yaml explains each key."""
 
     WHAT: ClassVar[str] = "a classifier's conf, such as conf/efficientnet-b2.yaml"
     network: NetworkConf
@@ -186,7 +184,7 @@ class RecurrentConf(_Section):
 
 
 class TransformerConf(_Section):
-    """A transformer encoder whose heads pay the less attention to a slice the more millimetres away it is."""
+    """A transformer encoder whose heads pay less attention to slices that are more millimetres away."""
 
     name: Literal["Transformer"]
     width: _Int = Field(ge=1)
@@ -201,7 +199,7 @@ class TransformerConf(_Section):
 
 
 class SequenceConfig(TrainingConf):
-    """All that decides what a sequence model becomes. conf/sequence/base.yaml says what each key is for."""
+    """All settings of a sequence model. conf/sequence/base.yaml explains each key."""
 
     WHAT: ClassVar[str] = "a sequence model's conf, such as conf/sequence/gru.yaml"
     model: Annotated[RecurrentConf | TransformerConf, Field(discriminator="name")]
@@ -213,12 +211,14 @@ class SequenceConfig(TrainingConf):
 
 
 _Conf = TypeVar("_Conf", Config, SequenceConfig)
-_KINDS = {"network": Config, "model": SequenceConfig}  # which key tells them apart
+_KINDS = {"network": Config, "model": SequenceConfig}  # each by a key that only this kind of conf has
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
-    """Read a classifier's conf, its base first, then `key=value` overrides with dots for nested keys
-    (`optimizer.lr=1e-4`).
+    """Read a classifier's conf: its base, then its own values, then `key=value` overrides (`optimizer.lr=1e-4`).
+
+    Dots in an override separate nested keys. A resolved conf, as `dump_config` writes it beside the weights, contains
+    its name; every other conf is named after its file.
 
     Raises UserError naming the file, the key, and what was expected.
     """
@@ -226,39 +226,46 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
 
 
 def load_sequence_config(path: Path, overrides: list[str] | None = None) -> SequenceConfig:
-    """Read a sequence model's conf, as `load_config`."""
+    """Read a sequence model's conf, like `load_config`."""
     return _load(path, SequenceConfig, overrides)
 
 
 def _load(path: Path, kind: type[_Conf], overrides: list[str] | None) -> _Conf:
     values = _read_with_base(Path(path), kind.WHAT)
+    resolved = "name" in values
     kinds = [other for key, other in _KINDS.items() if key in values]
     if kinds and kind not in kinds:
         raise UserError(f"{path} is a conf of another kind; expected {kind.WHAT}")
     for override in overrides or []:
         key, equals, text = override.partition("=")
         if not equals or not key:
-            raise UserError(f"--set {override}: expected key=value, for example optimizer.lr=1e-4")
-        _assign(values, key.split("."), _parse_yaml(text, f"--set {override}"), override)
-    if "name" in values:
+            raise UserError(f"override {override}: expected key=value, for example optimizer.lr=1e-4")
+        _assign(values, key.split("."), _parse_yaml(text, f"override {override}"), override)
+    if "name" not in values:
+        values["name"] = Path(path).stem
+    elif not (resolved and values.keys() >= kind.model_fields.keys()):
         raise UserError(f"{path}: unknown key name; a conf's name is its file's")
-    values["name"] = Path(path).stem
+    return parse_config(values, kind, str(path))
+
+
+def parse_config(values: Any, kind: type[_Conf], source: str) -> _Conf:
+    """Make a conf from resolved values, as `dump_config` writes them. source: their origin. Raises UserError."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error, kind)}") from error
+        raise UserError(f"{source}: {_explain(error, kind)}") from error
 
 
 def dump_config(config: TrainingConf) -> str:
-    """The resolved conf as YAML: what is saved beside the weights."""
+    """The resolved conf as YAML, which is saved beside the weights and can be loaded again."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def changed_keys(config: TrainingConf, dumped: str) -> list[str]:
-    """Which keys, with dots, differ between a conf and one that `dump_config` wrote before.
+    """The keys, nested ones with dots, that differ between a conf and one that `dump_config` wrote before.
 
-    A key that has come since had its default then: a new key's default leaves everything as it was without it. One that
-    has gone since differs.
+    A key that was added since counts as if it had its default then, because the default of a new key keeps the previous
+    behaviour. A key that was removed since differs.
     """
     before, now = _flatten(_parse_yaml(dumped, "the saved conf")), _flatten(config.model_dump(mode="json"))
     gone = before.keys() - now.keys()
@@ -280,6 +287,8 @@ def _read_with_base(path: Path, what: str, seen: tuple[Path, ...] = ()) -> dict[
     base = values.pop("base", None)
     if base is None:
         return values
+    if "name" in values:
+        raise UserError(f"{path}: unknown key name; a conf's name is its file's")
     return _merge(_read_with_base(path.parent / str(base), what, (*seen, path.resolve())), values)
 
 
@@ -302,12 +311,12 @@ def _assign(values: dict[str, Any], keys: list[str], value: Any, override: str) 
     for depth, key in enumerate(keys[:-1], start=1):
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
-            raise UserError(f"--set {override}: {'.'.join(keys[:depth])} holds a value, not further keys")
+            raise UserError(f"override {override}: {'.'.join(keys[:depth])} holds a value, not further keys")
     values[keys[-1]] = value
 
 
 def _defaults(section: type[BaseModel]) -> dict[str, Any]:
-    """The defaults of a section and of those in it."""
+    """The defaults of a section and of the sections nested in it."""
     values = {}
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -326,7 +335,7 @@ def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-# pydantic's words for what YAML calls otherwise
+# terms of pydantic's messages, and the terms of YAML for the same
 _WORDS = (
     (r"valid tuple|^Tuple", "list"),
     (r"valid dictionary( or (instance of \w+|object to extract fields from))?", "section of keys"),
@@ -348,7 +357,7 @@ def _explain(error: ValidationError, kind: type[TrainingConf]) -> str:
         elif each["type"] == "union_tag_invalid":
             parts.append(f"{key}.name: expected one of {each['ctx']['expected_tags']}, found {each['ctx']['tag']!r}")
         elif each["type"] == "too_short" and each["input"]:
-            pass  # what pydantic says of a list whose items are wrong, after it has named those
+            pass  # pydantic's second message about a list with wrong items, after those about the items
         else:
             for found, word in _WORDS:
                 message = re.sub(found, word, message)
@@ -357,15 +366,15 @@ def _explain(error: ValidationError, kind: type[TrainingConf]) -> str:
 
 
 def _known_keys(kind: type[TrainingConf], location: tuple[int | str, ...]) -> list[str]:
-    """The keys of the section at a place that pydantic names: of keys, positions in a list, and names in a choice."""
+    """The keys of the section at a pydantic location, which has keys, list positions and names of alternatives."""
     section: Any = kind
     for part in location:
         if isinstance(part, int):
             section = get_args(section)[0]
         elif isinstance(section, type) and issubclass(section, BaseModel):
             section = section.model_fields[part].annotation
-        else:  # one | another, or Annotated[one | another, ...], told apart by their names
+        else:  # one | another, or Annotated[one | another, ...], distinguished by their names
             choices = get_args(section if isinstance(section, UnionType) else get_args(section)[0])
             section = next(each for each in choices if part in get_args(each.model_fields["name"].annotation))
-    own = {"name"} if section is kind else set()  # the file's name, which no conf can set
+    own = {"name"} if section is kind else set()  # the name of the file, which a conf cannot set
     return sorted(section.model_fields.keys() - own)

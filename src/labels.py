@@ -19,11 +19,11 @@ _ROW_ID = rf"(?P<slice>{SLICE_ID})_(?P<label>{'|'.join(LABELS)})"
 
 
 def split_row_ids(row_ids: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Split `ID_0123abcd9_epidural` into slice ids and labels, the labels as codes into LABELS (int8).
+    """Split row ids such as `ID_0123abcd9_epidural` into slice ids and labels, as int8 indices into LABELS.
 
-    Raises UserError naming the first rows that are not of that form.
+    Raises UserError naming the first rows that do not have that form.
     """
-    # by Arrow: the competition has 4.5 million rows, and Python strings would take a minute and gigabytes
+    # with Arrow, because Python strings would take a minute and gigabytes for the competition's 4.5 million rows
     parts = pc.extract_regex(pa.array(row_ids, pa.large_string()), rf"^{_ROW_ID}$")
     malformed = np.flatnonzero(parts.is_null().to_numpy(zero_copy_only=False))
     if len(malformed):

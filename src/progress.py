@@ -1,4 +1,4 @@
-"""Progress of a long step: a bar in a terminal, a plain line now and then where there is none (a log, CI)."""
+"""Progress of a long step: a bar in a terminal, and occasional plain lines where there is none (a log, CI)."""
 
 import io
 import sys
@@ -11,7 +11,7 @@ PLAIN_INTERVAL_S = 15.0
 
 
 class _PlainLines(tqdm):
-    """tqdm's counting and rates, printed as whole lines instead of a line that is drawn over."""
+    """tqdm's counts and rates, printed as separate lines instead of a bar that is redrawn."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         if self.n:
@@ -27,21 +27,21 @@ def progress(
     unit: str = "slice",
     shown: bool = True,
 ) -> Any:
-    """Wrap `iterable` (or count by hand with `.update(n)`) and show how far it is on stderr.
+    """Wrap `iterable` (or count by hand with `.update(n)`) and show its progress on stderr.
 
-    Returns a tqdm object: iterate over it, or use it as a context manager. initial: what an earlier run has done.
-    Nothing appears unless `shown`.
+    Returns a tqdm object: iterate over it, or use it as a context manager. initial: the number of items that an earlier
+    run has finished. Nothing is shown unless `shown`.
     """
     if sys.stderr.isatty() or not shown:
         return tqdm(iterable, desc=desc, total=total, initial=initial, unit=unit, dynamic_ncols=True, disable=not shown)
-    # without a terminal a bar is noise: count, rate and time left are what a log needs
+    # a bar would clutter a log, which needs only count, rate and time left
     return _PlainLines(
         iterable,
         desc=desc,
         total=total,
         initial=initial,
         unit=unit,
-        file=io.StringIO(),  # takes the line ends that belong to a bar
+        file=io.StringIO(),  # discards the line ends that tqdm writes for a bar
         mininterval=PLAIN_INTERVAL_S,
         bar_format="{desc}: {n_fmt} of {total_fmt} in {elapsed}, {remaining} left, {rate_fmt}",
     )

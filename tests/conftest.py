@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 
 from src.config import Config, load_config
+from src.errors import show_log
 from src.files.layout import Layout
 from src.files.tables import write_table
 from src.labels import row_ids
 from src.preprocess.create_dataset import create_dataset
 from src.preprocess.dicom_to_dataframe import dicom_to_dataframe
 from src.preprocess.make_folds import make_folds
-from src.sample.make_competition import make_competition
+from src.synthetic.make_competition import make_competition
 
 REPOSITORY = Path(__file__).parents[1]
 HEAD_CT = REPOSITORY.parent / "shared" / "data" / "head_ct_ge"
@@ -40,6 +41,12 @@ def _threads_stay() -> Iterator[None]:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _shown_log() -> None:
+    """Reports of library functions are printed, as a command would."""
+    show_log()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src.files.dicom import REASONS
+from src.dicom import REASONS
 
 TOOLS = Path(sys.executable).parent
 

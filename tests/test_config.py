@@ -138,3 +138,33 @@ def test_the_learning_rate_rises_and_falls() -> None:
     factors = [conf.factor(step, steps_per_epoch=5) for step in range(15)]
     assert factors == pytest.approx([0.25, 0.5, 0.75, 1, 1, *[0.5] * 5, *[0.25] * 5])
     assert SchedulerConf(milestones=(), gamma=0.5).factor(0, 1) == 1
+
+
+def _shipped(repository: Path) -> list[Path]:
+    return [path for path in sorted((repository / "conf").rglob("*.yaml")) if path.name != "base.yaml"]
+
+
+def test_a_dumped_conf_loads_again_as_it_was(repository: Path, tmp_path: Path) -> None:
+    paths = _shipped(repository)
+    assert len(paths) >= 9
+    for path in paths:
+        load = load_sequence_config if "sequence" in path.parts else load_config
+        config = load(path, ["seed=7"])
+        dumped = tmp_path / "conf.yaml"
+        dumped.write_text(dump_config(config))
+        again = load(dumped)  # type: ignore[operator]
+        assert again == config
+        assert again.name == path.stem
+        assert dump_config(again) == dump_config(config)
+        assert load(dumped, ["seed=8"]).seed == 8  # type: ignore[operator]
+
+
+def test_a_conf_that_is_not_resolved_has_no_name_of_its_own(repository: Path, conf: Path, tmp_path: Path) -> None:
+    conf.write_text(conf.read_text() + "name: other\n")
+    with pytest.raises(UserError, match="unknown key name; a conf's name is its file's"):
+        load_config(conf)
+    dumped = tmp_path / "conf.yaml"
+    text = dump_config(load_config(repository / "conf/efficientnet-b2.yaml"))
+    dumped.write_text("\n".join(line for line in text.splitlines() if not line.startswith("epochs:")))
+    with pytest.raises(UserError, match="unknown key name; a conf's name is its file's"):
+        load_config(dumped)

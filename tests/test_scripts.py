@@ -13,15 +13,15 @@ import pytest
 
 from src.files.layout import Layout
 
-SCRIPTS = ("setup", "demo", "test", "preprocess", "train", "predict", "sequence", "ensemble")
+SCRIPTS = ("setup", "demo", "test", "preprocess", "train", "predict", "sequence", "ensemble", "export")
 MODULES = (
-    "src.sample.make_competition",
+    "src.synthetic.make_competition",
     "src.preprocess.dicom_to_dataframe",
     "src.preprocess.create_dataset",
     "src.preprocess.make_folds",
     "src.preprocess.audit",
     "src.preprocess.unpack_csv",
-    "src.classify.launch",
+    "src.train.launch",
     "src.classify.train",
     "src.classify.predict",
     "src.classify.weights",
@@ -32,6 +32,7 @@ MODULES = (
     "src.ensemble.make_submission",
     "src.evaluate.summary",
     "src.report.montage",
+    "src.detector.export",
 )
 
 
@@ -178,10 +179,10 @@ def test_an_unknown_key_and_a_missing_conf(repository: Path, tmp_path: Path) -> 
         ("sequence", {"SEQUENCES": "conf/none.yaml"}, "conf/none.yaml is missing; expected a conf"),
         ("sequence", {"PCA": "many"}, "PCA=many: expected a number of components"),
         ("sequence", {"EMBED_EPOCH": "last"}, "EMBED_EPOCH=last: expected an epoch"),
-        ("ensemble", {"MEMBERS": "both"}, "MEMBERS=both: expected cnn, sequence or all"),
+        ("ensemble", {"MEMBERS": "both"}, "MEMBERS=both: expected last, cnn, sequence or all"),
         ("preprocess", {"JOBS": "0"}, "argument --jobs: 0: expected 1 or more"),
         ("preprocess", {"ENGINE": "slurm"}, "argument --engine: invalid choice: 'slurm'"),
-        ("preprocess", {"MAX_REJECTED": "nan"}, "MAX_REJECTED=nan: expected a share from 0 to 1"),
+        ("preprocess", {"MAX_REJECTED": "nan"}, "MAX_REJECTED=nan: expected a fraction from 0 to 1"),
         ("preprocess", {"DASK_ADDRESS": "tcp://host:8786"}, "--dask-address goes with --engine dask, not with loky"),
     ],
 )
@@ -198,16 +199,16 @@ def test_arguments_that_would_be_ignored(repository: Path) -> None:
 
 def test_steps_out_of_order(repository: Path, tmp_path: Path, competition: Path) -> None:
     (tmp_path / "input").symlink_to(competition / "input")
-    _mistake(_run(repository, "train", ICH_ROOT=tmp_path), "folds.parquet is missing; bin/preprocess.sh makes it")
-    _mistake(_run(repository, "predict", ICH_ROOT=tmp_path), "folds.parquet is missing; bin/preprocess.sh makes it")
-    _mistake(_run(repository, "sequence", ICH_ROOT=tmp_path), "folds.parquet is missing; bin/preprocess.sh makes it")
-    _mistake(_run(repository, "ensemble", ICH_ROOT=tmp_path), "no predictions", "run sh bin/predict.sh first")
-    _mistake(_run(repository, "ensemble", ICH_ROOT=tmp_path, MEMBERS="sequence"), "run sh bin/sequence.sh first")
+    _mistake(_run(repository, "train", ICH_ROOT=tmp_path), "folds.parquet is missing; run sh bin/preprocess.sh")
+    _mistake(_run(repository, "predict", ICH_ROOT=tmp_path), "folds.parquet is missing; run sh bin/preprocess.sh")
+    _mistake(_run(repository, "sequence", ICH_ROOT=tmp_path), "folds.parquet is missing; run sh bin/preprocess.sh")
+    _mistake(_run(repository, "ensemble", ICH_ROOT=tmp_path), "no predictions", "run sh bin/predict.sh")
+    _mistake(_run(repository, "ensemble", ICH_ROOT=tmp_path, MEMBERS="sequence"), "run sh bin/sequence.sh")
 
 
 def test_a_mistake_met_by_two_processes(repository: Path, tmp_path: Path) -> None:
     result = _run(repository, "train", ICH_ROOT=tmp_path, NPROC=2)
-    _mistake(result, "folds.parquet is missing; bin/preprocess.sh makes it")
+    _mistake(result, "folds.parquet is missing; run sh bin/preprocess.sh")
     assert len(result.stderr.splitlines()) == 1
 
 

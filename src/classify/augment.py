@@ -1,4 +1,4 @@
-"""Augmentation: albumentations transforms that keep their meaning on scaled HU, by name."""
+"""Augmentation by albumentations transforms, chosen by name from those that are valid on scaled HU."""
 
 import inspect
 import os
@@ -11,8 +11,8 @@ import numpy as np
 from src.config import TransformConf
 from src.errors import UserError, first_few
 
-# Transforms that move pixels or cover them with air. Those that change brightness or contrast would break the meaning
-# of HU (some give NaN, some clip in silence); the windows' jitter stands for them. One test runs each.
+# Transforms that move pixels or cover them with air. Those that change brightness or contrast would falsify HU (some
+# give NaN, some clip silently); the windows' jitter replaces them. A test runs each of these transforms.
 ALLOWED = (
     "Affine",
     "CoarseDropout",
@@ -29,20 +29,20 @@ ALLOWED = (
 
 
 class Augmentation:
-    """A chain of transforms whose randomness is the caller's: the same seed gives the same image, in any process."""
+    """A chain of transforms with a seed from the caller: the same seed gives the same image in any process."""
 
     def __init__(self, transforms: tuple[TransformConf, ...], image_size: int) -> None:
         albumentations = _albumentations()
         steps = [_build(albumentations, transform, image_size) for transform in transforms]
-        # Nothing where a crop has brought the image to its size already. Area averaging thins a small bleed when it
-        # shrinks the image, where other methods would skip it.
+        # No change where a crop has already given the image its size. Area averaging makes a small bleed fainter when
+        # it shrinks the image, whereas other methods can lose it.
         steps.append(albumentations.Resize(image_size, image_size, interpolation=cv2.INTER_AREA))
         self._chain = albumentations.Compose(steps)
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
         """(rows, columns, slices) float32 in [0, 1] -> (image_size, image_size, slices) float32 in [0, 1].
 
-        The slices of a stack move together.
+        All slices of a stack are transformed alike.
         """
         self._chain.set_random_seed(seed)
         augmented: np.ndarray = self._chain(image=image)["image"]
@@ -72,7 +72,7 @@ def _build(albumentations, transform: TransformConf, image_size: int):  # type: 
 
 
 def _albumentations():  # type: ignore[no-untyped-def]
-    # it would look for updates over the network when imported
+    # otherwise its import looks for updates over the network
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations
 

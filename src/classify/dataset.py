@@ -1,91 +1,125 @@
-"""Slices as a network takes them, one by one: augmented for training, or as they are."""
+"""The slices that a fold trains on and is validated on, and the datasets that networks read them from."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypedDict
 
-import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from src.classify.augment import Augmentation
-from src.classify.stacks import Stacks, resize
-from src.config import WindowJitterConf
+from src.classify.inputs import SliceInputs, channels_first, find_inputs, network_input, square_unit
+from src.config import Config
+from src.errors import UserError, first_few
+from src.files.layout import Layout
+from src.files.tables import read_table
+from src.labels import LABELS
+
+
+@dataclass(frozen=True)
+class LabelledSlices:
+    """N slices as inputs of a network, and their targets (N, 6) uint8."""
+
+    inputs: SliceInputs
+    targets: np.ndarray
+
+    @property
+    def ids(self) -> list[str]:
+        """The slices' ids, (N)."""
+        return self.inputs.ids
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, chosen: np.ndarray) -> "LabelledSlices":
+        """Some of them, by a mask or by indices."""
+        return LabelledSlices(self.inputs.take(chosen), self.targets[chosen])
+
+    def fingerprint(self) -> str:
+        """A hash of the slices, their order, pixels and targets."""
+        digest = hashlib.blake2b(self.inputs.fingerprint().encode(), digest_size=16)
+        digest.update(np.ascontiguousarray(self.targets, dtype=np.uint8).data)
+        return digest.hexdigest()
+
+
+def read_fold_split(layout: Layout, fold: int, neighbours: int = 0) -> tuple[LabelledSlices, LabelledSlices]:
+    """(training slices, validation slices) of a fold; neighbours: adjacent slices on either side of each.
+
+    Raises UserError as `read_folds`.
+    """
+    slices, in_fold = read_folds(layout, [fold], neighbours)
+    return slices.take(in_fold != fold), slices.take(in_fold == fold)
+
+
+def read_folds(layout: Layout, folds: Sequence[int], neighbours: int = 0) -> tuple[LabelledSlices, np.ndarray]:
+    """All training slices and the fold of each, (N,).
+
+    Raises UserError where tables are missing or disagree, the store lacks slices, or one of `folds` does not exist.
+    """
+    table = read_table(layout.folds, ("ID", "fold"), step="preprocess")
+    labels = read_table(layout.table("train"), ("ID", *LABELS), step="preprocess")
+    existing = sorted(table["fold"].unique())
+    for fold in folds:
+        if fold not in existing:
+            raise UserError(f"there is no fold {fold}; {layout.folds} has {', '.join(map(str, existing))}")
+    joined = table.merge(labels[["ID", *LABELS]], on="ID", how="left", validate="one_to_one")
+    unknown = joined.loc[joined[LABELS[0]].isna(), "ID"]
+    if len(unknown):
+        raise UserError(
+            f"{layout.folds} has {len(unknown)} slices that {layout.table('train')} lacks: {first_few(unknown)}",
+            step="preprocess",
+        )
+    inputs = find_inputs(layout, "train", neighbours, joined["ID"].tolist())
+    return LabelledSlices(inputs, joined[list(LABELS)].to_numpy(dtype=np.uint8)), joined["fold"].to_numpy()
 
 
 class Sample(TypedDict):
-    """One slice, or a batch of N with N in front of each shape. S: the slices of its stack, 1 without neighbours."""
+    """One slice; a batch of N has N in front of each shape. S: the slice and its adjacent ones, 1 without these."""
 
     index: int  # of the slice in the dataset's ids
-    image: torch.Tensor  # (S, H, W) float32, STORED_RANGE as [0, 1]
+    image: torch.Tensor  # (S, H, W) float32, HU_RANGE as [0, 1]
     target: torch.Tensor  # (6,) float32 of 0 and 1
-    jitter: torch.Tensor  # (windows, 2) float32: HU added to each window's level, share added to its width
+    jitter: torch.Tensor  # (windows, 2) float32: HU added to each window's level, fraction added to its width
 
 
-class TrainingSlices(Dataset[Sample]):
-    """Augmented slices. What chance does to a slice depends on seed, epoch and slice alone, not on the worker.
+class TrainingDataset(Dataset[Sample]):
+    """Augmented slices. The randomness of a slice depends on seed, epoch and slice alone, not on the worker.
 
-    Indexed by (epoch, index), which EpochSampler gives. n_windows: how many windows each have their own jitter.
+    Indexed by (epoch, index), which EpochSampler gives.
     """
 
-    def __init__(
-        self,
-        stacks: Stacks,
-        targets: np.ndarray,
-        augmentation: Augmentation,
-        jitter: WindowJitterConf,
-        n_windows: int,
-        seed: int,
-    ) -> None:
-        self.stacks, self.targets = stacks, targets
-        self.augmentation, self.jitter, self.n_windows, self.seed = augmentation, jitter, n_windows, seed
+    def __init__(self, slices: LabelledSlices, config: Config) -> None:
+        self.slices, self.config = slices, config
+        self.augmentation = Augmentation(config.augment, config.image_size)
 
     def __len__(self) -> int:
-        return len(self.stacks)
+        return len(self.slices)
 
-    def __getitem__(self, place: tuple[int, int]) -> Sample:
-        epoch, index = place
-        chance = np.random.default_rng((self.seed, epoch, index))
-        image = self.augmentation(self.stacks.read(index), seed=int(chance.integers(2**31)))
-        jitter = chance.uniform(-1, 1, (self.n_windows, 2)) * (self.jitter.level, self.jitter.width)
+    def __getitem__(self, item: tuple[int, int]) -> Sample:
+        epoch, index = item
+        config = self.config
+        random = np.random.default_rng((config.seed, epoch, index))
+        image = self.augmentation(square_unit(self.slices.inputs.read(index)), seed=int(random.integers(2**31)))
+        jitter = random.uniform(-1, 1, (len(config.windows), 2))
+        jitter *= (config.window_jitter.level, config.window_jitter.width)
         return {
             "index": index,
-            "image": _channels_first(image),
-            "target": torch.from_numpy(self.targets[index].astype(np.float32)),
+            "image": torch.from_numpy(channels_first(image)),
+            "target": torch.from_numpy(self.slices.targets[index].astype(np.float32)),
             "jitter": torch.from_numpy(jitter.astype(np.float32)),
         }
 
 
-class PlainSlices(Dataset[tuple[int, torch.Tensor]]):
-    """Slices as they are, at the network's size: (index, (S, H, W) float32). For validation and prediction."""
+class EvalDataset(Dataset[tuple[int, torch.Tensor]]):
+    """Slices without augmentation: (index, (S, H, W) float32). For validation, prediction and embedding."""
 
-    def __init__(self, stacks: Stacks, image_size: int) -> None:
-        self.stacks, self.image_size = stacks, image_size
+    def __init__(self, inputs: SliceInputs, config: Config) -> None:
+        self.inputs, self.config = inputs, config
 
     def __len__(self) -> int:
-        return len(self.stacks)
+        return len(self.inputs)
 
     def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
-        return index, _channels_first(resize(self.stacks.read(index), self.image_size))
-
-
-def _channels_first(image: np.ndarray) -> torch.Tensor:
-    """(H, W, S) -> (S, H, W)."""
-    return torch.from_numpy(np.stack(cv2.split(image)) if image.shape[-1] > 1 else image[None, ..., 0])
-
-
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Every slice of an epoch once, as (epoch, index), in an order that depends on seed and epoch alone.
-
-    epoch, first: where the next iteration begins; what lies before `first` was seen by an earlier run.
-    """
-
-    def __init__(self, n_slices: int, seed: int) -> None:
-        self.n_slices, self.seed, self.epoch, self.first = n_slices, seed, 1, 0
-
-    def __len__(self) -> int:
-        return self.n_slices - self.first
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n_slices)
-        return ((self.epoch, int(index)) for index in order[self.first :])
+        return index, torch.from_numpy(network_input(self.inputs.read(index), self.config))

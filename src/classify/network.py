@@ -1,7 +1,7 @@
 """The networks: windows as the first layer, then a convolutional backbone with six outputs."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -10,35 +10,35 @@ from torch import nn
 
 from src.classify.weights import load_imagenet, load_weights, rgb_of_channels, size_of_input
 from src.config import Config, NetworkConf, WindowConf
-from src.ct.hounsfield import STORED_RANGE
+from src.ct.hounsfield import HU_RANGE
 from src.errors import UserError
 from src.labels import LABELS
 
-# What ImageNet's networks expect of their three channels; the common practice of torchvision's model zoo.
+# Mean and standard deviation that ImageNet networks expect of their three channels, as in torchvision's model zoo.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Windows(nn.Module):
-    """A conf's W windows, and their jitter in training, as a layer: S slices (N, S, H, W) -> (N, S * W, H, W)."""
+    """A layer with a conf's W windows and their jitter in training: S slices (N, S, H, W) -> (N, S * W, H, W)."""
 
     level: torch.Tensor  # (W,) HU
     width: torch.Tensor  # (W,) HU
 
     def __init__(self, windows: Sequence[WindowConf]) -> None:
         super().__init__()
-        # constants with a home elsewhere, so no part of the weights
+        # not persistent, because these constants come from the conf
         self.register_buffer("level", torch.tensor([w.level for w in windows], dtype=torch.float32), persistent=False)
         self.register_buffer("width", torch.tensor([w.width for w in windows], dtype=torch.float32), persistent=False)
 
     def forward(self, images: torch.Tensor, jitter: torch.Tensor | None = None) -> torch.Tensor:
-        """Return each window's view in [0, 1]: all windows of the first slice, then all of the next.
+        """Apply the windows to the slices, giving [0, 1]: all windows of the first slice, then all of the next.
 
-        images: (N, S, H, W), STORED_RANGE as [0, 1]; jitter: (N, W, 2), what is added to each level (HU) and by what
-        share of itself each width grows; None leaves the windows where they are.
+        images: (N, S, H, W), HU_RANGE scaled to [0, 1]; jitter: (N, W, 2), HU added to each level and the fraction by
+        which each width grows; None leaves the windows unchanged.
         """
-        low, high = STORED_RANGE
-        with torch.autocast(images.device.type, enabled=False):  # fp16 resolves 0.25 HU at best; keep this exact
+        low, high = HU_RANGE
+        with torch.autocast(images.device.type, enabled=False):  # fp16 resolves 0.25 HU at best, too coarse here
             hu = images.float() * (high - low) + low
             level, width = self.level[None], self.width[None]  # (1, W)
             if jitter is not None:
@@ -48,15 +48,36 @@ class Windows(nn.Module):
             return views.clamp(0, 1).flatten(1, 2)
 
 
+@dataclass(frozen=True)
+class BackboneParts:
+    """The parts of a type of backbone.
+
+    features: from normalised channels (N, C, H, W) to the input of the head, which for a convolutional network is maps
+    (N, D, h, w); pre_logits: from there to embeddings (N, D); classifier: the linear layer from embeddings to logits
+    (N, 6).
+    """
+
+    features: Callable[[Any, torch.Tensor], torch.Tensor]
+    pre_logits: Callable[[Any, torch.Tensor], torch.Tensor]
+    classifier: Callable[[Any], nn.Module]
+
+
 class Network(nn.Module):
     """From slices to logits: windows, ImageNet's normalisation, backbone."""
 
-    def __init__(self, backbone: nn.Module, windows: Sequence[WindowConf], n_slices: int, channels_last: bool) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        parts: BackboneParts,
+        windows: Sequence[WindowConf],
+        n_slices: int,
+        channels_last: bool,
+    ) -> None:
         super().__init__()
         self.windows = Windows(windows)
-        self.backbone = backbone
+        self.backbone, self.parts = backbone, parts
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        # the three windows of a slice stand for red, green and blue, and so on with other numbers
+        # the three windows of a slice correspond to red, green and blue; with other numbers these repeat
         rgb = rgb_of_channels(n_slices * len(windows))
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[None, rgb, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[None, rgb, None, None], persistent=False)
@@ -64,34 +85,39 @@ class Network(nn.Module):
 
     def forward(self, images: torch.Tensor, jitter: torch.Tensor | None = None) -> torch.Tensor:
         """images (N, S, H, W) in [0, 1], jitter (N, W, 2) or None -> logits (N, 6) in the order of LABELS."""
-        views = (self.windows(images, jitter) - self.mean) / self.std
-        logits: torch.Tensor = self.backbone(views.contiguous(memory_format=self.memory_format))
+        logits: torch.Tensor = self.backbone(self._channels(images, jitter))
         return logits
 
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        """images (N, S, H, W) -> input of the head; for a convolutional network maps (N, D, h, w). Like timm's."""
+        return self.parts.features(self.backbone, self._channels(images, None))
 
-@contextmanager
-def embeddings_of(network: Network) -> Iterator[list[torch.Tensor]]:
-    """While it lasts, each batch of N images that a network is called with adds its embedding to the list that this
-    gives: (N, D), what the last linear layer makes its logits of.
+    def forward_head(self, features: torch.Tensor, *, pre_logits: bool = False) -> torch.Tensor:
+        """Output of `forward_features` -> logits (N, 6), or with pre_logits embeddings (N, D). Like timm's."""
+        embeddings = self.parts.pre_logits(self.backbone, features)
+        return embeddings if pre_logits else self.classifier(embeddings)
 
-    Raises UserError for an architecture that does not end in such a layer.
-    """
-    seen: list[torch.Tensor] = []
-    linear = [module for module in network.backbone.modules() if isinstance(module, nn.Linear)]
-    if not linear or linear[-1].out_features != len(LABELS):
-        raise UserError("this architecture does not end in a linear layer, whose input would be the embedding")
-    hook = linear[-1].register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-    try:
-        yield seen
-    finally:
-        hook.remove()
+    @property
+    def classifier(self) -> nn.Linear:
+        """The last layer, from embeddings (N, D) to logits (N, 6).
+
+        Raises UserError for an architecture that does not end in a linear layer.
+        """
+        last = self.parts.classifier(self.backbone)
+        if not isinstance(last, nn.Linear) or last.out_features != len(LABELS):
+            raise UserError("this architecture does not end in a linear layer, whose input would be the embedding")
+        return last
+
+    def _channels(self, images: torch.Tensor, jitter: torch.Tensor | None) -> torch.Tensor:
+        views = (self.windows(images, jitter) - self.mean) / self.std
+        return views.contiguous(memory_format=self.memory_format)
 
 
 def build_network(config: Config, *, pretrained: str | None = None) -> Network:
-    """Build the network of a conf with the weights it starts from. pretrained: in place of the conf's.
+    """Build the network of a conf with its initial weights. pretrained: replaces the conf's.
 
     Raises UserError for an unknown architecture, for weights that cannot be fetched or do not fit, and for windows that
-    see beyond what the image store keeps.
+    exceed the range of HU that the image store keeps.
     """
     _check_windows(config)
     conf, n_slices = config.network, 2 * config.neighbours + 1
@@ -101,11 +127,12 @@ def build_network(config: Config, *, pretrained: str | None = None) -> Network:
         load_imagenet(backbone, conf.architecture, config.image_size)
     elif start != "none":
         load_weights(backbone, start)
-    return Network(backbone, config.windows, n_slices, config.channels_last)
+    parts = PARTS.get(conf.architecture, _TIMM_PARTS)
+    return Network(backbone, parts, config.windows, n_slices, config.channels_last)
 
 
 def _check_windows(config: Config) -> None:
-    low, high = STORED_RANGE
+    low, high = HU_RANGE
     for window in config.windows:
         reach = window.width * (1 + config.window_jitter.width) / 2 + config.window_jitter.level
         if window.level - reach < low or window.level + reach > high:
@@ -134,7 +161,7 @@ def _se_resnext50(conf: NetworkConf, image_size: int, channels: int) -> nn.Modul
     backbone.dropout = nn.Dropout(conf.dropout or 0.0)
     if channels != 3:
         backbone.layer0.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
-    backbone.avg_pool = nn.AdaptiveAvgPool2d(1)  # its own pool fits an input of 224 alone
+    backbone.avg_pool = nn.AdaptiveAvgPool2d(1)  # its own pool fits only an input of 224 px
     backbone.last_linear = nn.Linear(backbone.last_linear.in_features, len(LABELS))
     return backbone
 
@@ -142,7 +169,7 @@ def _se_resnext50(conf: NetworkConf, image_size: int, channels: int) -> nn.Modul
 def _efficientnet_b2(conf: NetworkConf, image_size: int, channels: int) -> nn.Module:
     from efficientnet_pytorch import EfficientNet
 
-    # its padding is worked out beforehand, for the size of the input
+    # its padding is computed at construction, from the size of the input
     rates = {"dropout_rate": conf.dropout, "drop_connect_rate": conf.drop_path}
     given = {name: rate for name, rate in rates.items() if rate is not None}
     return EfficientNet.from_name(
@@ -170,7 +197,7 @@ def _timm(conf: NetworkConf, image_size: int, channels: int) -> nn.Module:
 
 
 def _try_size(backbone: nn.Module, architecture: str, image_size: int, channels: int) -> None:
-    """Raise UserError where an architecture of timm's cannot take images of a size, which each says in its own way."""
+    """Raise UserError where a timm architecture cannot take images of a size; each raises an error of its own kind."""
     try:
         with torch.no_grad():
             backbone.eval()(torch.zeros(1, channels, image_size, image_size))
@@ -185,3 +212,21 @@ BACKBONES: dict[str, Callable[[NetworkConf, int, int], nn.Module]] = {
     "se_resnext50_32x4d": _se_resnext50,
     "efficientnet-b2": _efficientnet_b2,
 }
+
+PARTS = {
+    "se_resnext50_32x4d": BackboneParts(
+        features=lambda backbone, channels: backbone.features(channels),
+        pre_logits=lambda backbone, features: backbone.avg_pool(features).flatten(1),
+        classifier=lambda backbone: backbone.last_linear,
+    ),
+    "efficientnet-b2": BackboneParts(
+        features=lambda backbone, channels: backbone.extract_features(channels),
+        pre_logits=lambda backbone, features: backbone._avg_pooling(features).flatten(1),
+        classifier=lambda backbone: backbone._fc,
+    ),
+}
+_TIMM_PARTS = BackboneParts(
+    features=lambda backbone, channels: backbone.forward_features(channels),
+    pre_logits=lambda backbone, features: backbone.forward_head(features, pre_logits=True),
+    classifier=lambda backbone: backbone.get_classifier(),
+)

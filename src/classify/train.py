@@ -1,4 +1,4 @@
-"""Train one classifier on one fold: a checkpoint and a row of metrics per epoch."""
+"""Train one classifier on some folds: a checkpoint and a row of metrics for each epoch."""
 
 from pathlib import Path
 from typing import Any
@@ -10,20 +10,19 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from src.arguments import Parser, positive
-from src.classify.augment import Augmentation
-from src.classify.checkpoint import About
-from src.classify.dataset import EpochSampler, PlainSlices, TrainingSlices
-from src.classify.failures import failures_explained
-from src.classify.fit import fit
-from src.classify.loading import make_loader
-from src.classify.loop import predict_slices, reestimate_batch_norm, slices_and_targets
+from src.classify.checkpoint import ClassifierMetadata
+from src.classify.dataset import EvalDataset, TrainingDataset, read_fold_split
 from src.classify.network import Network, build_network
-from src.classify.processes import leaving_together
-from src.classify.split import read_split
-from src.classify.tryout import describe, overfit
+from src.classify.predictor import predict_slices
+from src.classify.sanity import describe, overfit
 from src.config import Config, load_config
 from src.errors import run_command
 from src.files.layout import Layout
+from src.train.distributed import leaving_together
+from src.train.epoch import reestimate_batch_norm
+from src.train.errors import errors_explained
+from src.train.loader import EpochSampler, make_loader
+from src.train.trainer import fit
 
 
 def train(config: Config, fold: int, layout: Layout) -> None:
@@ -31,62 +30,53 @@ def train(config: Config, fold: int, layout: Layout) -> None:
 
     Goes on where an earlier run stopped. Raises UserError for a fold that does not exist, and as `fit`.
     """
-    fit(Classifying(config, fold, layout))
+    fit(ClassifierTask(config, fold, layout))
 
 
-class Classifying:
-    """A classifier and the slices of a fold: a `fit.Task`. Raises UserError as `read_split`."""
+class ClassifierTask:
+    """A classifier and the slices of a fold: a `trainer.Task`. Raises UserError as `read_fold_split`."""
 
     unit = "slices"
 
     def __init__(self, config: Config, fold: int, layout: Layout) -> None:
         self.config, self.fold = config, fold
         self.folder = layout.fold(config.name, fold)
-        self._training, self._validation = read_split(layout, fold, config.neighbours)
-        self.trained_on, self.ids = self._training.fingerprint(), self._training.ids
+        self._training, self._validation = read_fold_split(layout, fold, config.neighbours)
+        self.data_fingerprint, self.ids = self._training.fingerprint(), self._training.ids
         self.n_items, self.targets = len(self._training), self._validation.targets
 
     def build(self, *, fresh: bool) -> Network:
-        """The network, with the weights that its conf starts from where it is fresh."""
+        """The network; with the weights that its conf starts from where it is fresh."""
         return build_network(self.config, pretrained=None if fresh else "none")
 
-    def about(self, epoch: int) -> About:
-        """What the checkpoint of an epoch says of itself."""
-        return About.of(self.config, self.fold, epoch, self.trained_on)
+    def metadata(self, epoch: int) -> ClassifierMetadata:
+        """What the checkpoint of an epoch records."""
+        return ClassifierMetadata.of(self.config, self.fold, epoch, self.data_fingerprint)
 
     def training_loader(self, sampler: EpochSampler) -> DataLoader:
         """Batches of augmented slices."""
-        config = self.config
-        dataset = TrainingSlices(
-            self._training.stacks,
-            self._training.targets,
-            Augmentation(config.augment, config.image_size),
-            config.window_jitter,
-            len(config.windows),
-            config.seed,
-        )
-        # drop_last, here and below: batch norm makes nothing of a last batch of one
-        return make_loader(config, dataset, sampler=sampler, drop_last=True)
+        dataset = TrainingDataset(self._training, self.config)
+        # drop_last, here and below: batch norm fails on a last batch of one
+        return make_loader(self.config, dataset, sampler=sampler, drop_last=True)
 
     def forward(self, network: nn.Module, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and targets of a batch: (n, 6) each."""
-        return slices_and_targets(network, batch)
+        return network(batch["image"], batch["jitter"]), batch["target"]
 
     def prepare(self, accelerator: Accelerator) -> None:
         """Make the loaders of `refresh` and `validate`."""
-        size = self.config.image_size
         self._validation_loader, self._statistics_loader = accelerator.prepare(
-            make_loader(self.config, PlainSlices(self._validation.stacks, size)),
-            make_loader(self.config, PlainSlices(self._training.stacks, size), drop_last=True),
+            make_loader(self.config, EvalDataset(self._validation.inputs, self.config)),
+            make_loader(self.config, EvalDataset(self._training.inputs, self.config), drop_last=True),
         )
 
     def refresh(self, accelerator: Accelerator, network: nn.Module, desc: str) -> None:
-        """Estimate the statistics of batch norm anew, where the conf asks for it."""
+        """Re-estimate the statistics of batch norm, where the conf asks for it."""
         if self.config.network.reestimate_batch_norm:
             reestimate_batch_norm(accelerator, network, self._statistics_loader, f"{desc}, batch norm")
 
     def validate(self, accelerator: Accelerator, network: nn.Module, desc: str) -> np.ndarray:
-        """A network's probabilities of the fold's own slices: (M, 6)."""
+        """A network's probabilities of the held-out slices: (M, 6)."""
         return predict_slices(accelerator, network, self._validation_loader, len(self._validation), desc)
 
 
@@ -98,11 +88,9 @@ def main() -> None:
         epilog="example: python -m src.classify.train conf/se_resnext50_32x4d.yaml --fold 0 --set optimizer.lr=1e-4",
     )
     parser.add_argument("conf", type=Path, help="a file of conf/")
-    parser.add_argument("--fold", type=int, required=True, help="the fold that is left out, from 0")
-    parser.add_argument("--root", type=Path, default=Path(), help="folder of input/ cache/ model/ (default: here)")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override keys of the conf"
-    )
+    parser.add_folds("folds held out in turn")
+    parser.add_root()
+    parser.add_overrides()
     trying = parser.add_mutually_exclusive_group()
     trying.add_argument("--dry-run", action="store_true", help="print the resolved conf and what it amounts to")
     trying.add_argument(
@@ -113,14 +101,17 @@ def main() -> None:
     )
     args = parser.parse_args()
     config, layout = load_config(args.conf, args.set), Layout(args.root)
-    with failures_explained(config), leaving_together():
+    if (args.dry_run or args.overfit) and len(args.fold) > 1:
+        parser.error("--dry-run and --overfit look at one fold; give one --fold")
+    with errors_explained(config), leaving_together():
         if args.dry_run:
-            print(describe(config, args.fold, layout))
+            print(describe(config, args.fold[0], layout))
         elif args.overfit:
-            steps, loss, count = overfit(config, args.fold, layout, args.overfit)
+            steps, loss, count = overfit(config, args.fold[0], layout, args.overfit)
             print(f"{config.name}: loss {loss:.4f} on {count} slices after {steps} steps")
         else:
-            train(config, args.fold, layout)
+            for fold in args.fold:
+                train(config, fold, layout)
 
 
 if __name__ == "__main__":

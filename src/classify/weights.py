@@ -1,4 +1,4 @@
-"""Weights that a backbone starts from: ImageNet's, or a file's. As a command, fetch ImageNet's ahead."""
+"""Initial weights of a backbone: ImageNet weights, or a file. As a command, fetch ImageNet weights in advance."""
 
 import os
 from pathlib import Path
@@ -18,12 +18,12 @@ State = dict[str, torch.Tensor]
 
 
 def load_imagenet(backbone: nn.Module, architecture: str, image_size: int) -> None:
-    """Load ImageNet's weights, all but the classifier. Raises UserError where they cannot be fetched."""
+    """Load ImageNet weights, all but the classifier's. Raises UserError where they cannot be fetched."""
     _load(backbone, _fetch_imagenet(architecture, image_size), f"ImageNet's weights of {architecture}")
 
 
 def load_weights(backbone: nn.Module, path: str) -> None:
-    """Load weights from a .safetensors file or a state dict saved by torch, all but a classifier of other size.
+    """Load weights from a .safetensors file or a state dict saved by torch, all but a classifier of another size.
 
     Raises UserError where the file is missing, unreadable, or of another network.
     """
@@ -34,7 +34,7 @@ def load_weights(backbone: nn.Module, path: str) -> None:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        # a checkpoint of this pipeline holds the whole network, of which the backbone is a part
+        # a checkpoint of this pipeline holds the whole network, and the backbone's keys have a prefix there
         state = {key.removeprefix("backbone."): value for key, value in state.items()}
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, AttributeError, UnpicklingError) as error:
         raise UserError(f"network.pretrained: {path} holds no plain state dict that can be read: {error}") from error
@@ -42,14 +42,14 @@ def load_weights(backbone: nn.Module, path: str) -> None:
 
 
 def _fetch_imagenet(architecture: str, image_size: int) -> State:
-    """Read ImageNet's weights from where they were fetched to before, or fetch them."""
+    """Read ImageNet weights from the folder they were fetched to before, or fetch them."""
     try:
         return _imagenet_state(architecture, image_size)
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"ImageNet weights of {architecture} cannot be fetched ({error}); on a machine without access give "
-            "network.pretrained: none, or the path of a file with the weights, or fetch them elsewhere: "
-            "python -m src.classify.weights -h"
+            "network.pretrained: none, or the path of a file with the weights; or fetch them on another machine "
+            "(src.classify.weights)"
         ) from error
 
 
@@ -67,7 +67,7 @@ def _imagenet_state(architecture: str, image_size: int) -> State:
 
 def _imagenet_url(architecture: str) -> str:
     if architecture == "se_resnext50_32x4d":
-        # the same tensors under the same names as pretrainedmodels', from a host that answers
+        # the same tensors with the same names as pretrainedmodels', from a host that is still available
         import timm
 
         return str(timm.get_pretrained_cfg_value("legacy_seresnext50_32x4d", "url"))
@@ -77,7 +77,7 @@ def _imagenet_url(architecture: str) -> str:
 
 
 def size_of_input(name: str, image_size: int) -> dict[str, Any]:
-    """What timm wants to be told of the input's size: nothing for a network that takes any, as convolutions do."""
+    """timm's arguments for the input size: none for a network that takes any size, as convolutional ones do."""
     import timm
 
     cfg = timm.get_pretrained_cfg(name, allow_unregistered=False)
@@ -85,14 +85,14 @@ def size_of_input(name: str, image_size: int) -> dict[str, Any]:
 
 
 def rgb_of_channels(count: int) -> list[int]:
-    """Which of an ImageNet network's three channels each of `count` channels stands for: 0, 1, 2, 0, 1, ..."""
+    """The channel of an ImageNet network that each of `count` channels corresponds to: 0, 1, 2, 0, 1, ..."""
     return [channel % 3 for channel in range(count)]
 
 
 def _fit_first_layer(backbone: nn.Module, state: State) -> State:
-    """Spread the first layer's weights for three channels over as many as the backbone has.
+    """Repeat the first layer's weights for three channels over the number of channels that the backbone has.
 
-    Scaled so that equal channels come to the same as before; this is how timm does it too.
+    They are scaled so that equal channels give the same output as before; timm does the same.
     """
     name = next(f"{name}.weight" for name, module in backbone.named_modules() if isinstance(module, nn.Conv2d))
     channels, given = backbone.get_parameter(name).shape[1], state.get(name)
@@ -103,13 +103,13 @@ def _fit_first_layer(backbone: nn.Module, state: State) -> State:
 
 def _load(backbone: nn.Module, state: State, what: str) -> None:
     own, state = backbone.state_dict(), _fit_first_layer(backbone, state)
-    # the classifier of another task has another shape: it starts at random, everything else must fit
+    # a classifier of another shape is for another task and keeps its random weights; everything else must fit
     classifier = {key for key in _classifier_keys(backbone) if key in state and state[key].shape != own[key].shape}
     fitting = {key: value for key, value in state.items() if key not in classifier}
     differing = (fitting.keys() ^ (own.keys() - classifier)) | {
         key for key in fitting.keys() & own.keys() if fitting[key].shape != own[key].shape
     }
-    # weights saved before 2018 lack these counters, which only a momentum of None would use
+    # weights saved before 2018 lack these counters, which are only used with a momentum of None
     differing = {key for key in differing if not key.endswith("num_batches_tracked")}
     if differing:
         raise UserError(f"{what} are not of this architecture: they differ at {first_few(sorted(differing))}")
@@ -123,17 +123,16 @@ def _classifier_keys(backbone: nn.Module) -> list[str]:
 
 
 def main() -> None:
-    """Read arguments, fetch, report."""
+    """Read the arguments, fetch the weights and report them."""
     parser = Parser(
         prog="python -m src.classify.weights",
-        description="Fetch ImageNet's weights of some confs ahead, for a machine that is offline: run it on one that "
-        "is not, with TORCH_HOME and HF_HOME set to folders that both see or that are copied, and set them there too.",
+        description="Fetch the ImageNet weights of confs in advance for a machine that is offline. Run this on a "
+        "machine that is online, with TORCH_HOME and HF_HOME set to folders that both machines can read or that you "
+        "copy, and set both variables on the offline machine too.",
         epilog="example: python -m src.classify.weights conf/*.yaml",
     )
-    parser.add_argument("conf", type=Path, nargs="+", help="files of conf/")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override keys of the confs"
-    )
+    parser.add_argument("conf", type=Path, nargs="+", help="conf files, such as conf/efficientnet-b2.yaml")
+    parser.add_overrides()
     args = parser.parse_args()
     for path in args.conf:
         config = load_config(path, args.set)

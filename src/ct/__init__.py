@@ -1,1 +1,1 @@
-"""What a CT slice means: Hounsfield units, windows, geometry. numpy only."""
+"""CT slices: Hounsfield units, windows, geometry. Needs only numpy."""

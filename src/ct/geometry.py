@@ -1,4 +1,4 @@
-"""Where slices lie in space: their order along the normal, spacing and gantry tilt. Patient coordinates in mm.
+"""Geometry of slices: position along the normal, and gantry tilt. Patient coordinates are in mm.
 
 Source: DICOM PS3.3 C.7.6.2.1.1 (Image Position and Image Orientation).
 """
@@ -15,17 +15,12 @@ def slice_normals(orientations: np.ndarray) -> np.ndarray:
 
 
 def positions_along_normal(positions: np.ndarray, orientations: np.ndarray) -> np.ndarray:
-    """Where each slice lies along its normal: positions (N, 3) mm, orientations (N, 6) -> (N,) mm.
+    """Position of each slice along its normal: positions (N, 3) mm, orientations (N, 6) -> (N,) mm.
 
-    The order of these numbers is the order of the slices, whatever their file names or instance numbers say, and
-    their differences are the gaps between slice planes, with gantry tilt too.
+    They give the order of the slices, independently of file names and instance numbers. Their differences are the gaps
+    between slice planes, with gantry tilt too.
     """
     return np.einsum("nk,nk->n", positions, slice_normals(orientations))
-
-
-def slice_gaps(z: np.ndarray) -> np.ndarray:
-    """Gaps between neighbouring slice planes of a series: (N,) mm in any order -> (N - 1,) mm."""
-    return np.diff(np.sort(z))
 
 
 def gantry_tilt(positions: np.ndarray, orientation: np.ndarray) -> float:

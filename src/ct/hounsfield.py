@@ -1,28 +1,28 @@
-"""From the numbers a DICOM file stores to Hounsfield units."""
+"""Conversion of the values stored in a DICOM file to Hounsfield units."""
 
 import numpy as np
 
 AIR = -1000  # HU
 
-# The span a slice is kept at in the image store: what the three windows see (-150 .. 230 HU) and a margin, so that
-# their levels and widths can be jittered in training.
-STORED_RANGE = (-200, 300)
+# The range of HU that the image store keeps: that of the three windows (-150 .. 230 HU) and a margin, so that their
+# levels and widths can be jittered in training.
+HU_RANGE = (-200, 300)
 
-_WRAP = 4096  # the values of 12 bits
+_WRAP = 4096  # number of values of 12 bits
 _REPAIRED_INTERCEPT = -1000
 
 
 def to_hounsfield(
     stored: np.ndarray, *, slope: float, intercept: float, bits_stored: int, pixel_representation: int
 ) -> np.ndarray:
-    """Return `stored * slope + intercept`, with the competition's wrongly stated intercepts repaired, as float32 HU.
+    """Return `stored * slope + intercept` as float32 HU, after repairing the competition's wrong intercepts.
 
-    stored: integers of any shape, as the file stores them. The result has the same shape.
+    stored: integers of any shape, as stored in the file. The result has the same shape.
 
     Some scanners wrote 12-bit unsigned files whose air wrapped around to the top of the range, with an intercept near
-    zero. They are told by that intercept, undone in a signed type (in uint16 the repair itself would wrap), and given
-    the intercept that the repaired values stand for. Source: J. Howard, "Cleaning the data for rapid prototyping",
-    fastai, 2019. The rescale itself: DICOM PS3.3 C.11.1.1.2.
+    zero. They are recognised by that intercept, unwrapped in a signed type (in uint16 the repair itself would wrap),
+    and given the intercept that fits the repaired values. Source: J. Howard, "Cleaning the data for rapid
+    prototyping", fastai, 2019. The rescale itself: DICOM PS3.3 C.11.1.1.2.
     """
     if _is_wrapped(bits_stored, pixel_representation, intercept):
         repaired = stored.astype(np.int32) - _REPAIRED_INTERCEPT
@@ -31,23 +31,23 @@ def to_hounsfield(
     return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
 
 
-def to_stored_range(hu: np.ndarray) -> np.ndarray:
-    """Round HU to the nearest integer and clip to STORED_RANGE: float32 -> int16, same shape."""
-    return np.rint(np.clip(hu, *STORED_RANGE)).astype(np.int16)
+def clip_to_hu_range(hu: np.ndarray) -> np.ndarray:
+    """Round HU to the nearest integer and clip to HU_RANGE: float32 -> int16, same shape."""
+    return np.rint(np.clip(hu, *HU_RANGE)).astype(np.int16)
 
 
-def to_stored_hounsfield(
+def to_clipped_hounsfield(
     stored: np.ndarray, *, slope: float, intercept: float, bits_stored: int, pixel_representation: int
 ) -> np.ndarray:
-    """`to_stored_range(to_hounsfield(stored, ...))`, in integers wherever they can say it: int16 HU, same shape.
+    """`clip_to_hu_range(to_hounsfield(stored, ...))`, in integer arithmetic where that is exact: int16 HU, same shape.
 
-    That is so for a slope of 1, a whole intercept and values of at most 16 bits: nearly every file there is, and many
-    times as fast as by way of float32.
+    It is exact for a slope of 1, an integer intercept and values of at most 16 bits, which nearly all files have, and
+    many times as fast as with float32.
     """
     if slope != 1 or not float(intercept).is_integer() or stored.dtype.itemsize > 2:
         rescale = {"slope": slope, "intercept": intercept}
         bits = {"bits_stored": bits_stored, "pixel_representation": pixel_representation}
-        return to_stored_range(to_hounsfield(stored, **rescale, **bits))  # type: ignore[arg-type]
+        return clip_to_hu_range(to_hounsfield(stored, **rescale, **bits))  # type: ignore[arg-type]
     if _is_wrapped(bits_stored, pixel_representation, intercept):
         # the repair and its intercept cancel out: values that did not wrap are HU, those that did are 4096 too high
         stored = stored.astype(np.int16)
@@ -56,19 +56,19 @@ def to_stored_hounsfield(
     elif stored.dtype.itemsize == 1:
         stored = stored.astype(np.int16)
     shift, limits = int(intercept), np.iinfo(stored.dtype)
-    low, high = (bound - shift for bound in STORED_RANGE)  # the range, in stored values
-    if low > limits.max or high < limits.min:  # nothing that this type can hold lies within
-        return np.full(stored.shape, STORED_RANGE[0] if low > limits.max else STORED_RANGE[1], dtype=np.int16)
+    low, high = (bound - shift for bound in HU_RANGE)  # the range, in stored values
+    if low > limits.max or high < limits.min:  # no value of this type lies in the range
+        return np.full(stored.shape, HU_RANGE[0] if low > limits.max else HU_RANGE[1], dtype=np.int16)
     clipped = np.clip(stored, stored.dtype.type(max(low, limits.min)), stored.dtype.type(min(high, limits.max)))
-    # modulo 2**16 on purpose: the sum lies within the range, whatever the terms do
+    # modulo 2**16 on purpose: the sum lies in the range even where a term wraps
     return clipped.view(np.int16) + np.array(shift % 0x10000, dtype=np.uint16).view(np.int16)
 
 
 def to_unit(stored_hu: np.ndarray) -> np.ndarray:
-    """Map HU of STORED_RANGE linearly to [0, 1] float32: what augmentation and networks take."""
-    low, high = STORED_RANGE
+    """Map HU in HU_RANGE linearly to [0, 1] float32, the input of augmentation and networks."""
+    low, high = HU_RANGE
     unit = stored_hu.astype(np.float32)
-    unit -= np.float32(low)  # in place: fresh memory costs a loader more than the arithmetic
+    unit -= np.float32(low)  # in place, because new memory costs a loader more than the arithmetic
     unit /= np.float32(high - low)
     return unit
 

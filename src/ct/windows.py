@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Window(NamedTuple):
-    """A display window: `[level - width / 2, level + width / 2]` HU goes from black to white."""
+    """A display window: `[level - width / 2, level + width / 2]` HU is shown from black to white."""
 
     level: float
     width: float
@@ -20,7 +20,7 @@ THREE_WINDOWS = (
 
 
 def apply_windows(hu: np.ndarray, windows: tuple[Window, ...] = THREE_WINDOWS) -> np.ndarray:
-    """Look at HU through each window: (...) HU -> (..., len(windows)) float32 in [0, 1], 0 black and 1 white."""
+    """Apply each window to HU: (...) HU -> (..., len(windows)) float32 in [0, 1], 0 black and 1 white."""
     low = np.array([level - width / 2 for level, width in windows], dtype=np.float32)
     width = np.array([window.width for window in windows], dtype=np.float32)
     return np.clip((np.asarray(hu, dtype=np.float32)[..., None] - low) / width, 0, 1)

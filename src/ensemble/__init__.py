@@ -1,1 +1,1 @@
-"""Predictions of many networks in, one submission out."""
+"""Combine the predictions of many networks into one submission."""

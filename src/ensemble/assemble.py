@@ -1,4 +1,4 @@
-"""From prediction files to one prediction of the test set, and what the same would have scored out of fold."""
+"""Combine prediction files into one prediction of the test set, and score it out of fold."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.ensemble.bag import Member, aligned, on_common_slices, out_of_fold_members, test_members
+from src.ensemble.bag import Member, aligned, on_common_slices, out_of_fold_members, test_set_members
 from src.ensemble.fill import fill_from_store
 from src.ensemble.recipe import Fitted, Recipe
 from src.ensemble.scores import by_classifier, correlation_table, score_table
@@ -17,8 +17,8 @@ from src.errors import UserError, first_few
 from src.evaluate.out_of_fold import Truth, check_out_of_fold
 from src.evaluate.score import constant_prior, weighted_log_loss
 from src.files.layout import Layout
-from src.files.places import Places, read_places
 from src.files.predictions import Predictions
+from src.files.slice_positions import SlicePositions, read_slice_positions
 from src.labels import LABELS
 
 
@@ -29,49 +29,49 @@ class OutOfFold:
     names: list[str]
     probabilities: np.ndarray
     truth: Truth
-    places: Places
+    positions: SlicePositions
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What a recipe would have scored: its bag out of fold, log losses by name, and how alike the members are.
+class OutOfFoldScores:
+    """Scores of a recipe: its out-of-fold bag, a table of log losses by name, and the correlations of members.
 
-    better_alone: the best member, where that would have scored better by itself.
+    better_alone: the best member, if it would have scored better by itself.
     """
 
     bagged: Member
-    scores: pd.DataFrame
+    table: pd.DataFrame
     correlations: pd.DataFrame
     better_alone: str | None
 
 
 def read_out_of_fold(predictions: Sequence[Predictions], truth: Truth, table: Path | None) -> OutOfFold:
-    """Members from out-of-fold files. table: cache/train.parquet, which says where slices lie; None: nobody asks.
+    """Members from out-of-fold files. table: cache/train.parquet, for slice positions; None if they are not needed.
 
-    Raises UserError for files that are not out of fold, and where members have no slice in common.
+    Raises UserError for files that are not out of fold, and if the members have no slice in common.
     """
     members = out_of_fold_members(predictions)
     check_out_of_fold(predictions, truth)
     ids, probabilities = aligned(on_common_slices(members))
-    places = Places.unknown(len(ids)) if table is None else read_places(table, ids)
-    return OutOfFold([each.name for each in members], probabilities, truth.of(ids), places)
+    positions = SlicePositions.unknown(len(ids)) if table is None else read_slice_positions(table, ids)
+    return OutOfFold([each.name for each in members], probabilities, truth.of(ids), positions)
 
 
-def judge(held_out: OutOfFold, recipe: Recipe) -> Judged:
-    """Score each member, each classifier, the plain bag, what the recipe makes of it, and the constant prior.
+def score_out_of_fold(held_out: OutOfFold, recipe: Recipe) -> OutOfFoldScores:
+    """Score each member, each classifier, the plain bag, the bag of the recipe, and the constant prior.
 
-    The recipe's numbers come from other folds than those that they are judged on.
+    The numbers of the recipe are fitted on other folds than those that they are scored on.
     """
     probabilities, targets, folds = held_out.probabilities, held_out.truth.targets, held_out.truth.folds
-    bagged = recipe.cross_fit(probabilities, targets, held_out.places, folds)
-    rivals = dict(zip(held_out.names, probabilities, strict=True)) | by_classifier(held_out.names, probabilities)
-    rivals["bag"] = probabilities.mean(axis=0)
+    bagged = recipe.cross_fit(probabilities, targets, held_out.positions, folds)
+    candidates = dict(zip(held_out.names, probabilities, strict=True)) | by_classifier(held_out.names, probabilities)
+    candidates["bag"] = probabilities.mean(axis=0)
     if recipe != Recipe():
-        rivals[recipe.name] = bagged
-    rivals["constant prior"] = constant_prior(targets)
-    scores = score_table(targets, rivals)
+        candidates[recipe.name] = bagged
+    candidates["constant prior"] = constant_prior(targets)
+    scores = score_table(targets, candidates)
     best = scores.loc[held_out.names, "weighted"].idxmin()
-    return Judged(
+    return OutOfFoldScores(
         Member("out of fold", held_out.truth.ids, bagged),
         scores,
         correlation_table(held_out.names, probabilities),
@@ -80,62 +80,60 @@ def judge(held_out: OutOfFold, recipe: Recipe) -> Judged:
 
 
 def require_same_networks(predictions: Sequence[Predictions], out_of_fold: Sequence[Predictions]) -> None:
-    """Raise UserError where a network's out-of-fold file and its test file are by other weights or in other views."""
-    held_out = {(o.conf, o.fold, o.epoch): each for each in out_of_fold if (o := each.origin) is not None}
+    """Raise UserError if a network's out-of-fold and test files differ in checkpoint or test-time augmentation."""
+    held_out = {(p.conf, p.fold, p.epoch): (each, p) for each in out_of_fold if (p := each.provenance) is not None}
     for each in predictions:
-        origin = each.origin
-        other = None if origin is None else held_out.get((origin.conf, origin.fold, origin.epoch))
-        if origin is None or other is None or other.origin is None:
+        one = each.provenance
+        pair = None if one is None else held_out.get((one.conf, one.fold, one.epoch))
+        if one is None or pair is None:
             continue
-        if (origin.checkpoint, origin.views) != (other.origin.checkpoint, other.origin.views):
-            raise UserError(
-                f"{each.path} and {other.path} are by other weights or in other views; run bin/predict.sh again"
-            )
+        other, of_other = pair
+        if (one.checkpoint, one.tta) != (of_other.checkpoint, of_other.tta):
+            raise UserError(f"{each.path} and {other.path} are by other weights or in other views", step="predict")
 
 
 def loss_by_network(predictions: Sequence[Predictions], truth: Truth) -> dict[tuple[str, int, int], float]:
     """The weighted log loss of each out-of-fold file on its own slices, by conf, fold and epoch."""
     return {
-        (each.origin.conf, each.origin.fold, each.origin.epoch): weighted_log_loss(
-            truth.of(pd.Index(each.ids)).targets, each.probabilities
-        )
+        (of.conf, of.fold, of.epoch): weighted_log_loss(truth.of(pd.Index(each.ids)).targets, each.probabilities)
         for each in predictions
-        if each.origin is not None
+        if (of := each.provenance) is not None
     }
 
 
 def assemble(
     predictions: Sequence[Predictions], recipe: Recipe, held_out: OutOfFold | None, layout: Layout | None
 ) -> tuple[Member, dict[str, Any]]:
-    """Put prediction files of the test set together as a recipe says: (the bag, the recipe's numbers).
+    """Combine prediction files of the test set by a recipe: (the bag, the recipe's numbers).
 
-    held_out: where these come from. layout: what preprocessing made, which smoothing needs. Raises UserError where the
-    recipe needs what is not given, and where files of a member predict different slices.
+    held_out: out-of-fold predictions that these numbers are fitted on. layout: of the preprocessed data, which
+    smoothing needs. Raises UserError if an input that the recipe needs is missing, or if the files of a member predict
+    different slices.
     """
-    members = test_members(predictions)
+    members = test_set_members(predictions)
     ids, probabilities = aligned(members)
     names = [each.name for each in members]
     fitted = _fit(recipe, names, held_out)
     if recipe.smooth_mm == 0:
-        places = Places.unknown(len(ids))
+        positions = SlicePositions.unknown(len(ids))
     elif layout is None:
-        raise UserError("--smooth needs to know where slices lie: give --root")
+        raise UserError("smoothing needs the positions of slices, and no tables of preprocessing are given")
     else:
-        places = read_places(layout.table("test"), ids)
-    return Member("bag", ids, fitted(probabilities, places)), fitted.describe(names)
+        positions = read_slice_positions(layout.table("test"), ids)
+    return Member("bag", ids, fitted(probabilities, positions)), fitted.describe(names)
 
 
 def fill(bagged: Member, wanted: pd.Index, layout: Layout | None) -> tuple[Member, Counter[str]]:
-    """Fill wanted slices that preprocessing rejected, where it is known which: (all slices, how many from what)."""
+    """Fill the wanted slices that preprocessing rejected, if a layout is given: (all slices, counts by source)."""
     return (bagged, Counter()) if layout is None else fill_from_store(bagged, wanted, layout)
 
 
 def _fit(recipe: Recipe, names: list[str], held_out: OutOfFold | None) -> Fitted:
     if not recipe.fits:
         nothing = np.empty((len(names), 0, len(LABELS)))
-        return recipe.fit(nothing, nothing[0], Places.unknown(0))
+        return recipe.fit(nothing, nothing[0], SlicePositions.unknown(0))
     if held_out is None:
-        raise UserError(f"{recipe.name}: its numbers come from out-of-fold predictions: give --out-of-fold")
+        raise UserError(f"{recipe.name}: its numbers come from out-of-fold predictions, and none are given")
     differing = sorted({*names} ^ {*held_out.names})
     if differing:
         raise UserError(
@@ -143,4 +141,4 @@ def _fit(recipe: Recipe, names: list[str], held_out: OutOfFold | None) -> Fitted
             f"but only one of the two has {first_few(differing)}; give the same of both"
         )
     order = [held_out.names.index(name) for name in names]
-    return recipe.fit(held_out.probabilities[order], held_out.truth.targets, held_out.places)
+    return recipe.fit(held_out.probabilities[order], held_out.truth.targets, held_out.positions)

@@ -13,7 +13,7 @@ from src.files.predictions import Predictions
 
 @dataclass(frozen=True)
 class Member:
-    """What goes into a bag, or comes out of it: a name for messages, ids (N,), probabilities (N, 6)."""
+    """A prediction that goes into a bag, or the bag's own: a name for messages, ids (N,), probabilities (N, 6)."""
 
     name: str
     ids: pd.Index
@@ -21,7 +21,7 @@ class Member:
 
 
 def aligned(members: Sequence[Member]) -> tuple[pd.Index, np.ndarray]:
-    """Members of the same slices, whatever the order of their rows: ids (N,), those of the first, and (M, N, 6).
+    """Bring members of the same slices into the row order of the first: its ids (N,), and probabilities (M, N, 6).
 
     Raises UserError naming the first few slices that one member has and another lacks.
     """
@@ -41,7 +41,7 @@ def aligned(members: Sequence[Member]) -> tuple[pd.Index, np.ndarray]:
 
 
 def on_common_slices(members: Sequence[Member]) -> list[Member]:
-    """What all members predict. Raises UserError where that is nothing."""
+    """Restrict members to the slices that all of them predict. Raises UserError if there are none."""
     common = members[0].ids
     for member in members[1:]:
         if not member.ids.equals(common):
@@ -57,49 +57,51 @@ def on_common_slices(members: Sequence[Member]) -> list[Member]:
 
 
 def bag(members: Sequence[Member]) -> Member:
-    """The mean over members of the same slices. Raises UserError as `aligned`."""
+    """The mean over members of the same slices. Raises UserError like `aligned`."""
     ids, probabilities = aligned(members)
     return Member("bag", ids, probabilities.mean(axis=0))
 
 
-def test_members(predictions: Sequence[Predictions]) -> list[Member]:
-    """A classifier at one epoch as a member: the mean over its folds, so that all members weigh the same in a bag.
+def test_set_members(predictions: Sequence[Predictions]) -> list[Member]:
+    """Make each classifier at one epoch a member: the mean over its folds, so that all members have equal weight.
 
-    A file that does not say where it comes from is a member by itself. Raises UserError where files of a member
-    predict different slices, or a file is given twice.
+    A file without provenance is a member by itself. Raises UserError if files of a member predict different slices, or
+    a file is given twice.
     """
     twice = [path for path, count in Counter(each.path.resolve() for each in predictions).items() if count > 1]
     if twice:
         raise UserError(f"given more than once: {first_few(twice)}")
-    origins = Counter(each.origin for each in predictions if each.origin is not None)
+    provenances = Counter(each.provenance for each in predictions if each.provenance is not None)
     for each in predictions:
-        if each.origin is not None and each.origin.split != "test":
+        if each.provenance is not None and each.provenance.split != "test":
             raise UserError(f"{each.path} is out of fold; expected predictions of the test set")
-        if each.origin is not None and origins[each.origin] > 1:
+        if each.provenance is not None and provenances[each.provenance] > 1:
             raise UserError(f"{each.path}: another file given is by the same network; each counts once")
     parts: dict[str, list[Member]] = defaultdict(list)
     for each in predictions:
-        name = str(each.path) if each.origin is None else f"{each.origin.conf} epoch {each.origin.epoch}"
+        name = str(each.path) if each.provenance is None else f"{each.provenance.conf} epoch {each.provenance.epoch}"
         parts[name].append(Member(str(each.path), pd.Index(each.ids), each.probabilities))
     return [replace(bag(files), name=name) for name, files in parts.items()]
 
 
 def out_of_fold_members(predictions: Sequence[Predictions]) -> list[Member]:
-    """A classifier at one epoch as a member: over its folds, its out-of-fold files cover each training slice once.
+    """Make each classifier at one epoch a member: the out-of-fold files of its folds cover each training slice once.
 
-    Raises UserError for files that do not say that they are out of fold, and for slices in more than one of a
+    Raises UserError for files that do not record that they are out of fold, and for slices in more than one of a
     member's files.
     """
     parts: dict[str, list[Predictions]] = defaultdict(list)
     for each in predictions:
-        if each.origin is None or each.origin.split != "valid":
-            raise UserError(f"{each.path} does not say that it is out of fold; expected what bin/predict.sh makes")
-        parts[f"{each.origin.conf} epoch {each.origin.epoch}"].append(each)
+        if each.provenance is None or each.provenance.split != "valid":
+            raise UserError(
+                f"{each.path} does not record that it is out of fold; expected a prediction file of this pipeline"
+            )
+        parts[f"{each.provenance.conf} epoch {each.provenance.epoch}"].append(each)
     members = []
     for name, files in parts.items():
         ids = pd.Index(np.concatenate([each.ids.to_numpy(dtype=object) for each in files]))
         if ids.has_duplicates:
             twice = first_few(ids[ids.duplicated()])
-            raise UserError(f"{name}: more than one fold predicts the same slices: {twice}; run bin/predict.sh again")
+            raise UserError(f"{name}: more than one fold predicts the same slices: {twice}", step="predict")
         members.append(Member(name, ids, np.concatenate([each.probabilities for each in files])))
     return members

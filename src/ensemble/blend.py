@@ -1,4 +1,4 @@
-"""From many members to one: how their probabilities are put together."""
+"""Blend the probabilities of many members into one prediction."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +12,10 @@ from src.evaluate.score import CLIP
 from src.labels import WEIGHTS
 
 
+class NoLeastLoss(UserError):  # noqa: N818 - it names the state of a fit
+    """The optimiser found no weights with the least loss."""
+
+
 @dataclass(frozen=True)
 class Blend:
     """A mean over M members, of probabilities or of logits. weights: (M,), which sum to one."""
@@ -23,12 +27,12 @@ class Blend:
         """(M, N, 6) -> (N, 6)."""
         if self.of_logits:
             return np.asarray(expit(np.tensordot(self.weights, to_logits(probabilities), axes=1)))
-        # weights sum to one but for rounding: of members that are all sure the mean must not be surer than sure
+        # the weights sum to one except for rounding, and the mean of ones must not exceed 1
         return np.clip(np.tensordot(self.weights, probabilities, axes=1), 0, 1)
 
 
 def to_logits(probabilities: np.ndarray) -> np.ndarray:
-    """Log odds, of probabilities clipped as in the metric, so that they are finite."""
+    """Log odds, with the probabilities clipped as in the metric so that the results are finite."""
     return np.asarray(logit(np.clip(probabilities, CLIP, 1 - CLIP)))
 
 
@@ -38,18 +42,19 @@ def even(probabilities: np.ndarray) -> np.ndarray:
 
 
 def fit_weights(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The weights, none negative, of the mean of probabilities with the least weighted log loss: (M,), their sum is 1.
+    """The non-negative weights, with sum 1, whose mean of probabilities has the least weighted log loss: (M,).
 
-    probabilities: (M, N, 6), targets: (N, 6). The loss is convex in the weights, so there is one least value; where
-    members are copies of each other, more than one set of weights has it.
+    probabilities: (M, N, 6), targets: (N, 6). The loss is convex in the weights, so there is one least value; if
+    members are copies of each other, several sets of weights have it. Raises NoLeastLoss if the search fails.
     """
     members = len(probabilities)
     likelihoods = np.where(targets == 1, probabilities, 1 - probabilities).clip(CLIP, 1 - CLIP).reshape(members, -1)
-    shares = np.tile(np.array(WEIGHTS) / sum(WEIGHTS) / len(targets), len(targets))  # of each cell in the loss
+    # the weight of each slice and label in the loss
+    fractions = np.tile(np.array(WEIGHTS) / sum(WEIGHTS) / len(targets), len(targets))
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         mixed = weights @ likelihoods
-        return float(-shares @ np.log(mixed)), -(likelihoods @ (shares / mixed))
+        return float(-fractions @ np.log(mixed)), -(likelihoods @ (fractions / mixed))
 
     found = minimize(
         loss,
@@ -61,12 +66,12 @@ def fit_weights(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
         options={"ftol": 1e-10, "maxiter": 200},
     )
     if not found.success:
-        raise UserError(f"--blend weights: no least loss was found ({found.message}); take --blend mean")
+        raise NoLeastLoss(f"weights of the blend: no least loss was found ({found.message})")
     weights: np.ndarray = np.clip(found.x, 0, None)
     return weights / weights.sum()
 
 
-# what --blend takes: from members' out-of-fold probabilities (M, N, 6) and targets (N, 6) to a blend
+# the choices of --blend: from the members' out-of-fold probabilities (M, N, 6) and targets (N, 6) to a blend
 BLENDS: dict[str, Callable[[np.ndarray, np.ndarray], Blend]] = {
     "mean": lambda probabilities, targets: Blend(even(probabilities)),
     "logit-mean": lambda probabilities, targets: Blend(even(probabilities), of_logits=True),

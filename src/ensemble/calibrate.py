@@ -1,4 +1,4 @@
-"""Calibration: probabilities that can be taken at their word, label by label."""
+"""Calibrate probabilities label by label, so that they match the observed frequencies."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ MOST_TEMPERATURE = 20.0
 
 @dataclass(frozen=True)
 class Temperatures:
-    """Logits divided by a label's temperature: above 1 what was overconfident becomes milder.
+    """Divide logits by a temperature per label; above 1 it makes overconfident probabilities less extreme.
 
     Source: Guo et al., "On calibration of modern neural networks", ICML 2017.
     """
@@ -32,7 +32,7 @@ class Temperatures:
 
 @dataclass(frozen=True)
 class Steps:
-    """A label's probability as a rising function of what it was, linear between points: x and y of each label's."""
+    """Map the probability of each label by a rising function, linear between points: x and y for each label."""
 
     points: list[tuple[np.ndarray, np.ndarray]] = field(repr=False)
 
@@ -43,19 +43,19 @@ class Steps:
 
 
 def as_it_is(probabilities: np.ndarray) -> np.ndarray:
-    """No calibration."""
+    """Return the probabilities without calibration."""
     return probabilities
 
 
 def fit_temperatures(probabilities: np.ndarray, targets: np.ndarray) -> Temperatures:
-    """The temperatures with the least log loss of each label: (N, 6) twice. 1 for a label that is all 0 or all 1."""
+    """Find each label's temperature of least log loss: (N, 6) twice. It is 1 for a label that is all 0 or all 1."""
     logits = to_logits(probabilities)
     values = np.ones(len(LABELS))
     for j in range(len(LABELS)):
         if not 0 < targets[:, j].sum() < len(targets):
             continue
         signed = np.where(targets[:, j] == 1, logits[:, j], -logits[:, j])
-        # the loss is convex in the inverse of the temperature
+        # the loss is convex in the inverse temperature
         found = minimize_scalar(
             lambda inverse, signed=signed: -log_expit(inverse * signed).mean(),
             bounds=(1 / MOST_TEMPERATURE, MOST_TEMPERATURE),
@@ -67,10 +67,10 @@ def fit_temperatures(probabilities: np.ndarray, targets: np.ndarray) -> Temperat
 
 
 def fit_steps(probabilities: np.ndarray, targets: np.ndarray) -> Steps:
-    """Isotonic regression of each label: (N, 6) twice.
+    """Fit isotonic regression to each label: (N, 6) twice.
 
-    Its lowest step is often exactly 0, which one missed bleed makes infinitely wrong. No step is therefore surer than
-    the rule of succession (Laplace, 1774) allows after as many slices as there are without an exception.
+    Its lowest step is often exactly 0, where a single missed bleed makes the loss infinite. Therefore no step is closer
+    to 0 or 1 than the rule of succession (Laplace, 1774) allows after N slices without an exception.
 
     Source: Zadrozny, Elkan, "Transforming classifier scores into accurate multiclass probability estimates", KDD 2002.
     """
@@ -82,7 +82,7 @@ def fit_steps(probabilities: np.ndarray, targets: np.ndarray) -> Steps:
     return Steps(points)
 
 
-# what --calibrate takes: from probabilities (N, 6) and targets (N, 6) to a calibration
+# the choices of --calibrate: from probabilities (N, 6) and targets (N, 6) to a calibration
 CALIBRATIONS: dict[str, Callable[[np.ndarray, np.ndarray], Calibration]] = {
     "none": lambda probabilities, targets: as_it_is,
     "temperature": fit_temperatures,

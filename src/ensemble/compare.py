@@ -1,4 +1,4 @@
-"""Compare predictions out of fold: log losses and their differences, with intervals from a bootstrap over patients."""
+"""Compare out-of-fold predictions: log losses and their differences, with intervals from a bootstrap over patients."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,22 +20,23 @@ from src.files.atomic import replacing
 from src.files.layout import Layout
 from src.files.predictions import read_predictions
 from src.labels import LABELS, WEIGHTS
+from src.text_table import markdown_table
 
 SMOOTHED = Recipe(smooth_mm=None)
 
 
 @dataclass(frozen=True)
-class Rivals:
+class Candidates:
     """Probabilities (N, 6) by name, of the same N slices."""
 
     truth: Truth
     probabilities: Mapping[str, np.ndarray]
 
 
-def read_rivals(files: Mapping[str, Sequence[Path]], smoothed: Sequence[str], layout: Layout) -> Rivals:
-    """The bag of each rival's out-of-fold files; after those named in `smoothed`, what `--smooth auto` makes of it.
+def read_candidates(files: Mapping[str, Sequence[Path]], smoothed: Sequence[str], layout: Layout) -> Candidates:
+    """The bag of each candidate's out-of-fold files, and for those named in `smoothed` also the bag smoothed along z.
 
-    Raises UserError for files that are not out of fold, and for rivals of other slices than the first one's.
+    Raises UserError for files that are not out of fold, and for candidates with other slices than the first one.
     """
     truth = read_truth(layout)
     first: OutOfFold | None = None
@@ -52,87 +53,86 @@ def read_rivals(files: Mapping[str, Sequence[Path]], smoothed: Sequence[str], la
             )
         probabilities[name] = found.probabilities.mean(axis=0)[rows]
         if name in smoothed:
-            smooth = SMOOTHED.cross_fit(found.probabilities, found.truth.targets, found.places, found.truth.folds)
+            smooth = SMOOTHED.cross_fit(found.probabilities, found.truth.targets, found.positions, found.truth.folds)
             probabilities[f"{name}, smoothed"] = smooth[rows]
     assert first is not None  # noqa: S101 - argparse asks for one
-    return Rivals(first.truth, probabilities)
+    return Candidates(first.truth, probabilities)
 
 
-def differences(rivals: Rivals, *, resamples: int, seed: int) -> pd.DataFrame:
-    """How far the log loss of each rival is from that of each before it, in percent of the latter's.
+def differences(candidates: Candidates, *, resamples: int, seed: int) -> pd.DataFrame:
+    """The difference of each candidate's log loss from that of each before it, in percent of the latter.
 
-    Columns: `rival`, `than`, `label` ("weighted" and LABELS), `percent`, negative where the rival is better, and `low`
-    and `high`, the ends of the 95 % interval over resampled patients: the same patients for both, so that what is hard
-    for both cancels.
+    Columns: `candidate`, `than`, `label` ("weighted" and LABELS), `percent`, negative if the candidate is better, and
+    `low` and `high`, the ends of the 95 % interval over resampled patients. The resamples are the same for both, so
+    that cases that are hard for both cancel out.
     """
-    targets, patients = rivals.truth.targets, np.unique(rivals.truth.patients, return_inverse=True)[1]
-    losses = {name: _with_weighted(log_losses(targets, each)) for name, each in rivals.probabilities.items()}
+    targets, patients = candidates.truth.targets, np.unique(candidates.truth.patients, return_inverse=True)[1]
+    losses = {name: _with_weighted(log_losses(targets, each)) for name, each in candidates.probabilities.items()}
     n_patients, labels, tables = int(patients.max()) + 1, ["weighted", *LABELS], []
-    for than, rival in combinations(losses, 2):
-        relative = PatientRatios(losses[rival] - losses[than], losses[than], patients)
-        low, high = interval(resample(relative, n_patients, resamples=resamples, seed=seed, desc=f"{rival} - {than}"))
+    for than, candidate in combinations(losses, 2):
+        relative = PatientRatios(losses[candidate] - losses[than], losses[than], patients)
+        low, high = interval(
+            resample(relative, n_patients, resamples=resamples, seed=seed, desc=f"{candidate} - {than}")
+        )
         value = relative(np.ones(n_patients, dtype=np.int64))
         numbers = {"percent": 100 * value, "low": 100 * low, "high": 100 * high}
-        tables.append(pd.DataFrame({"rival": rival, "than": than, "label": labels, **numbers}))
+        tables.append(pd.DataFrame({"candidate": candidate, "than": than, "label": labels, **numbers}))
     return pd.concat(tables, ignore_index=True)
 
 
 def _with_weighted(losses: np.ndarray) -> np.ndarray:
-    """(N, 6) -> (N, 7): the metric of each slice, then the labels."""
+    """Put the weighted loss of each slice before those of the labels: (N, 6) -> (N, 7)."""
     return np.column_stack([np.average(losses, axis=1, weights=WEIGHTS), losses])
 
 
-def report(rivals: Rivals, found: pd.DataFrame) -> str:
-    """Both tables in Markdown: log losses, and the differences."""
-    scores = score_table(rivals.truth.targets, rivals.probabilities)
+def report(candidates: Candidates, found: pd.DataFrame) -> str:
+    """Format both tables in Markdown: the log losses and their differences."""
+    scores = score_table(candidates.truth.targets, candidates.probabilities)
     rows = [["log loss", *scores.columns], *([name, *map("{:.4f}".format, row)] for name, row in scores.iterrows())]
-    lines = [*_markdown(rows), ""]
+    lines = [*markdown_table(rows), ""]
     rows = [["difference in %", *scores.columns]]
-    for (than, rival), pair in found.groupby(["than", "rival"], sort=False):
+    for (than, candidate), pair in found.groupby(["than", "candidate"], sort=False):
         cells = [f"{each.percent:+.1f} [{each.low:+.1f}, {each.high:+.1f}]" for each in pair.itertuples()]
-        rows.append([f"{rival} than {than}", *cells])
-    return "\n".join([*lines, *_markdown(rows)])
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return [lines[0], "|---" * len(rows[0]) + "|", *lines[1:]]
+        rows.append([f"{candidate} than {than}", *cells])
+    return "\n".join([*lines, *markdown_table(rows)])
 
 
 def main() -> None:
-    """Read arguments, compare, report."""
+    """Read the arguments, compare, and report."""
     parser = Parser(
         prog="python -m src.ensemble.compare",
         description=__doc__,
         epilog="example: python -m src.ensemble.compare "
-        "--rival CNN model/efficientnet-b2/fold*/valid_epoch[23].parquet --smooth CNN "
-        "--rival GRU model/efficientnet-b2+gru/fold*/valid_epoch*.parquet",
+        "--candidate CNN model/efficientnet-b2/fold*/valid_epoch[23].parquet --smooth CNN "
+        "--candidate GRU model/efficientnet-b2+gru/fold*/valid_epoch*.parquet",
     )
     parser.add_argument(
-        "--rival",
+        "--candidate",
         nargs="+",
         action="append",
         required=True,
         metavar=("NAME", "FILE"),
-        help="a name, and the out-of-fold prediction files that are bagged under it; may be given again",
+        help="a name, and the out-of-fold prediction files that are bagged under it; can be repeated",
     )
-    parser.add_argument("--smooth", nargs="*", default=[], metavar="NAME", help="rivals to judge smoothed as well")
-    parser.add_argument("--root", type=Path, default=Path(), help="folder of input/ cache/ model/ (default: here)")
-    parser.add_argument("--resamples", type=positive, default=2000, help="of the patients (default 2000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples (default 0)")
-    parser.add_argument("--output", type=Path, metavar="CSV", help="where to write the differences, too")
+    parser.add_argument(
+        "--smooth", nargs="*", default=[], metavar="NAME", help="candidates whose smoothed bag is also compared"
+    )
+    parser.add_root()
+    parser.add_argument("--resamples", type=positive, default=2000, help="number of resamples (default 2000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples (default 0)")
+    parser.add_argument("--output", type=Path, metavar="CSV", help="also write the differences to this file")
     args = parser.parse_args()
-    files = {name: [Path(each) for each in paths] for name, *paths in args.rival}
-    if len(files) < len(args.rival) or not all(files.values()):
-        parser.error("--rival: expected different names, each with a prediction file at least")
+    files = {name: [Path(each) for each in paths] for name, *paths in args.candidate}
+    if len(files) < len(args.candidate) or not all(files.values()):
+        parser.error("--candidate: expected different names, each with a prediction file at least")
     unknown = [name for name in args.smooth if name not in files]
     if unknown:
-        parser.error(f"--smooth: no rival is called {first_few(unknown)}")
-    rivals = read_rivals(files, args.smooth, Layout(args.root))
-    found = differences(rivals, resamples=args.resamples, seed=args.seed)
-    truth = rivals.truth
+        parser.error(f"--smooth: no candidate is called {first_few(unknown)}")
+    candidates = read_candidates(files, args.smooth, Layout(args.root))
+    found = differences(candidates, resamples=args.resamples, seed=args.seed)
+    truth = candidates.truth
     print(f"{len(truth)} slices of {len(np.unique(truth.patients))} patients, out of fold\n")
-    print(report(rivals, found))
+    print(report(candidates, found))
     if args.output is not None:
         with replacing(args.output) as temporary:
             found.to_csv(temporary, index=False)

@@ -1,4 +1,4 @@
-"""Probabilities for test slices that no network could see because their file was rejected."""
+"""Probabilities for test slices without predictions, because preprocessing rejected their files."""
 
 from collections import Counter
 
@@ -17,15 +17,15 @@ FROM_PREVALENCE = "train prevalence"
 def fill_rejected(
     bagged: Member, rejected: pd.Index, table: pd.DataFrame, prevalence: np.ndarray
 ) -> tuple[Member, Counter[str]]:
-    """Add the rejected slices: (all slices, how many were filled from what).
+    """Add the rejected slices: (all slices, counts by source of the filled ones).
 
-    A bleed spans neighbouring slices, so a rejected slice gets the mean of the nearest predicted slice above and below
-    it in its series, of the one that there is at an end; where its series has none, or its header gave no series, the
-    train prevalence.
+    A bleed spans adjacent slices, so a rejected slice gets the mean of the nearest predicted slices above and below it
+    in its series, or the only one of them at an end of the series. If there are none, or if its header gave no series,
+    it gets the prevalence in the training set.
 
-    table: `ID`, `SeriesInstanceUID`, `z_index` (-1 where the header was unreadable); prevalence: (6,).
+    table: `ID`, `SeriesInstanceUID`, `z_index` (-1 if the header was unreadable); prevalence: (6,).
     """
-    place = {slice_id: i for i, slice_id in enumerate(bagged.ids)}
+    row_of = {slice_id: i for i, slice_id in enumerate(bagged.ids)}
     in_series = table[table["z_index"] >= 0]
     series_of = dict(zip(in_series["ID"], in_series["SeriesInstanceUID"], strict=True))
     affected = in_series[in_series["SeriesInstanceUID"].isin({series_of.get(each) for each in rejected})]
@@ -35,8 +35,8 @@ def fill_rejected(
     for slice_id in rejected:
         series = order.get(series_of.get(slice_id, ""), [])
         at = series.index(slice_id) if slice_id in series else 0
-        below = next((place[each] for each in reversed(series[:at]) if each in place), None)
-        above = next((place[each] for each in series[at + 1 :] if each in place), None)
+        below = next((row_of[each] for each in reversed(series[:at]) if each in row_of), None)
+        above = next((row_of[each] for each in series[at + 1 :] if each in row_of), None)
         neighbours = [each for each in (below, above) if each is not None]
         filled.append(bagged.probabilities[neighbours].mean(axis=0) if neighbours else prevalence)
         counts[FROM_NEIGHBOURS if neighbours else FROM_PREVALENCE] += 1
@@ -47,9 +47,9 @@ def fill_rejected(
 
 
 def fill_from_store(bagged: Member, wanted: pd.Index, layout: Layout) -> tuple[Member, Counter[str]]:
-    """Fill those of the wanted slices that preprocessing rejected, and no others. See `fill_rejected`."""
+    """Fill only those wanted slices that preprocessing rejected. See `fill_rejected`."""
     rejected = read_csv(layout.store("test") / "rejected.csv", ("ID",), dtype={"ID": "str"})["ID"]
     due = pd.Index(rejected[rejected.isin(wanted) & ~rejected.isin(bagged.ids)])
-    places = read_table(layout.table("test"), ("ID", "SeriesInstanceUID", "z_index"), made_by="bin/preprocess.sh")
-    train = read_table(layout.table("train"), LABELS, made_by="bin/preprocess.sh")
-    return fill_rejected(bagged, due, places, train[list(LABELS)].to_numpy().mean(axis=0))
+    positions = read_table(layout.table("test"), ("ID", "SeriesInstanceUID", "z_index"), step="preprocess")
+    train = read_table(layout.table("train"), LABELS, step="preprocess")
+    return fill_rejected(bagged, due, positions, train[list(LABELS)].to_numpy().mean(axis=0))

@@ -1,123 +1,99 @@
-"""Put prediction files together into a submission, or check one: the same rows as the sample's, and probabilities."""
+"""Combine prediction files into a submission, or check that one has the rows of the sample and valid probabilities."""
 
 import argparse
+import logging
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from src.arguments import Parser
-from src.ensemble.assemble import assemble, fill, judge, loss_by_network, read_out_of_fold, require_same_networks
-from src.ensemble.blend import BLENDS
+from src.arguments import Parser, positive
+from src.ensemble.blend import BLENDS, NoLeastLoss
 from src.ensemble.calibrate import CALIBRATIONS
-from src.ensemble.manifest import Inputs, read_manifest, sha256, write_manifest
-from src.ensemble.recipe import Recipe
-from src.ensemble.submission import check_submission, make_submission, read_sample, read_submission, score_submission
-from src.errors import UserError, first_few, run_command
-from src.evaluate.out_of_fold import read_truth
-from src.files.atomic import replacing
+from src.ensemble.make import Judgement, Made, make, write
+from src.ensemble.manifest import Inputs, read_manifest
+from src.ensemble.recipe import OneFoldAlone, Recipe
+from src.ensemble.submission import check_submission, read_sample, read_submission, score_submission
+from src.errors import UserError, advising, first_few, run_command
 from src.files.label_csv import pivot_labels
 from src.files.layout import Layout
-from src.files.predictions import read_predictions, write_predictions
-from src.labels import split_row_ids
+from src.files.run import MEMBERS, Run
+from src.text_table import square_table, text_table
+
+_log = logging.getLogger(__name__)
 
 
-def make(inputs: Inputs, output: Path, expected: str | None = None) -> None:
-    """Write a submission, beside it its manifest and, where there are out-of-fold predictions, the bag of those.
+def check(path: Path, sample: Path, truth: Path | None) -> str:
+    """Check any submission against the rows of the sample, score it if the truth is given, and return a report.
 
-    expected: SHA-256 of the bytes that must come out. Raises UserError, and writes nothing, where others do.
+    Raises UserError for other rows, and for labels that are not probabilities.
     """
-    given_files = [inputs.sample, *inputs.tables, *inputs.predictions, *inputs.out_of_fold]
-    if output.resolve() in [each.resolve() for each in given_files]:
-        raise UserError(f"{output} is one of the inputs; give another --output")
-    layout = None if inputs.root is None else Layout(inputs.root)
-    sample = read_sample(inputs.sample)
-    predictions = [read_predictions(path) for path in inputs.predictions]
-    held_out = judged = None
-    losses: dict[tuple[str, int, int], float] = {}
-    if inputs.out_of_fold:
-        if layout is None:
-            raise UserError("--out-of-fold needs the labels and folds that preprocessing made: give --root")
-        truth = read_truth(layout)
-        places = None if inputs.recipe.smooth_mm == 0 else layout.table("train")
-        given = [read_predictions(path) for path in inputs.out_of_fold]
-        require_same_networks(predictions, given)
-        held_out = read_out_of_fold(given, truth, places)
-        judged = judge(held_out, inputs.recipe)
-        losses = loss_by_network(given, truth)
-        print(f"out-of-fold log loss over {len(held_out.truth)} of {len(truth)} training slices")
-        print(_table(judged.scores, 4))
-        print(f"\ncorrelation of members, within labels\n{_square(judged.correlations, 3)}\n")
-        if judged.better_alone is not None and inputs.recipe.blend != "weights":
-            remedy = "--blend weights (BLEND=weights) lets members weigh unequally"
-            print(f"{judged.better_alone} alone would have scored better; {remedy}\n")
-    bagged, numbers = assemble(predictions, inputs.recipe, held_out, layout)
-    unjudged = [name for name in numbers["weights"] if held_out is not None and name not in held_out.names]
-    if unjudged:
-        print(f"no out-of-fold predictions of {first_few(unjudged)}: the figures above are of the others alone\n")
-    bagged, filled = fill(bagged, pd.Index(split_row_ids(sample["ID"])[0].unique()), layout)
-    submission = make_submission(sample, bagged)
-    check_submission(submission, sample, str(output))
-    with replacing(output) as temporary:
-        submission.to_csv(temporary, index=False)
-        if expected not in (None, sha256(temporary)):
-            raise UserError(
-                f"{output}: the same inputs no longer give the same bytes (SHA-256 {expected}), as with packages of "
-                "other versions; nothing is written"
-            )
-    out_of_fold = beside(output, "out_of_fold.parquet")
-    if judged is None:
-        out_of_fold.unlink(missing_ok=True)  # it was of another submission
-    else:
-        write_predictions(out_of_fold, judged.bagged.ids, judged.bagged.probabilities)
-    facts = {
-        "numbers": numbers,
-        "filled": filled,
-        "out_of_fold": None if judged is None else judged.scores.to_dict(orient="index"),
-    }
-    write_manifest(beside(output, "manifest.json"), inputs, output, losses, facts)
-    if inputs.recipe != Recipe():
-        print(f"{inputs.recipe.name}: {_words(numbers)}")
-    why = ", ".join(f"{count} with the {source}" for source, count in filled.items())
-    print(
-        f"{output}: {len(submission)} rows from {len(predictions)} prediction files; "
-        f"{filled.total()} rejected slices filled{f' ({why})' if why else ''}"
-    )
-
-
-def check(path: Path, sample: Path, truth: Path | None) -> None:
-    """Check any submission against the sample's rows, and score it where the truth is known. Raises UserError."""
     submission = read_submission(path)
     check_submission(submission, read_sample(sample), str(path))
     labels = submission["Label"]
-    print(f"{path}: {len(submission)} rows, those of {sample} in its order; from {labels.min():g} to {labels.max():g}")
+    lines = [
+        f"{path}: {len(submission)} rows, those of {sample} in its order; from {labels.min():g} to {labels.max():g}"
+    ]
     if truth is not None:
-        scores = score_submission(submission, pivot_labels(truth, test=False)[0])
-        print(_table(scores, 4))
+        lines.append(text_table(score_submission(submission, pivot_labels(truth, test=False)[0]), 4))
+    return "\n".join(lines)
 
 
-def beside(output: Path, name: str) -> Path:
-    """Where a file that goes with a submission lies: `manifest.json` with `submission.csv`, `x.manifest.json` with
-    `x.csv`.
+def find_predictions(run: Run, members: str) -> tuple[list[Path], list[Path]]:
+    """The existing prediction files of a run: (of the test set, out of fold).
+
+    Raises UserError if there are none of the test set.
     """
-    return output.with_name(name if output.stem == "submission" else f"{output.stem}.{name}")
+    (test, n_test), (valid, n_valid) = (run.prediction_files(split, members) for split in ("test", "valid"))
+    if not test:
+        by_sequence = members == "sequence"
+        asked = [*run.sequences] if by_sequence else [f"epoch {epoch}" for epoch in run.epochs]
+        raise UserError(
+            f"{run.layout.root / 'model'} has no predictions of the test set by {', '.join(run.classifiers)}, folds "
+            f"{', '.join(map(str, run.folds))}, {', '.join(asked)}",
+            step="sequence" if by_sequence else "predict",
+        )
+    if len(test) + len(valid) < n_test + n_valid:
+        _log.warning("bagging the %d of %d prediction files that exist", len(test) + len(valid), n_test + n_valid)
+    for model in run.incomplete_models() if members == "last" else []:
+        _log.warning("%s has not predicted every fold: the classifier's own epochs take its place", model)
+    return test, valid
 
 
-def _table(frame: pd.DataFrame, digits: int) -> str:
-    return frame.to_string(float_format=f"{{:.{digits}f}}".format, na_rep="-")
+def report(made: Made, inputs: Inputs, output: Path) -> str:
+    """Describe what a submission was made of, and its out-of-fold scores."""
+    lines = [] if made.judgement is None else [_report_scores(made.judgement, inputs.recipe)]
+    if made.unjudged:
+        lines.append(
+            f"no out-of-fold predictions of {first_few(made.unjudged)}: the figures above are of the others alone\n"
+        )
+    if inputs.recipe != Recipe():
+        lines.append(f"{inputs.recipe.name}: {_words(made.numbers)}")
+    why = ", ".join(f"{count} with the {source}" for source, count in made.filled.items())
+    lines.append(
+        f"{output}: {len(made.submission)} rows from {len(inputs.predictions)} prediction files; "
+        f"{made.filled.total()} rejected slices filled{f' ({why})' if why else ''}"
+    )
+    return "\n".join(lines)
 
 
-def _square(frame: pd.DataFrame, digits: int) -> str:
-    """A table whose columns are its rows: numbered, which leaves it room."""
-    numbers = [str(number) for number in range(1, len(frame) + 1)]
-    rows = [f"{number} {name}" for number, name in zip(numbers, frame.index, strict=True)]
-    return _table(frame.set_axis(rows, axis=0).set_axis(numbers, axis=1), digits)
+def _report_scores(judgement: Judgement, recipe: Recipe) -> str:
+    held_out, scores = judgement.held_out, judgement.scores
+    text = (
+        f"out-of-fold log loss over {len(held_out.truth)} of {len(judgement.truth)} training slices\n"
+        f"{text_table(scores.table, 4)}\n\n"
+        f"correlation of members, within labels\n{square_table(scores.correlations, 3)}\n"
+    )
+    if scores.better_alone is not None and recipe.blend != "weights":
+        remedy = "--blend weights (BLEND=weights) lets members weigh unequally"
+        text += f"\n{scores.better_alone} alone would have scored better; {remedy}\n"
+    return text
 
 
 def _words(numbers: dict[str, Any]) -> str:
     parts = []
     for name, value in numbers.items():
-        if isinstance(value, dict):
+        if name == "isotonic":
+            value = f"{sum(len(each['x']) for each in value.values())} points"
+        elif isinstance(value, dict):
             value = ", ".join(f"{key} {number:.3f}" for key, number in value.items())
         parts.append(f"{name} {value}")
     return "; ".join(parts)
@@ -143,68 +119,104 @@ def _parser() -> Parser:
         "--sample input/stage_2_sample_submission.csv --output submission/submission.csv",
     )
     parser.add_argument("--sample", type=Path, help="Kaggle's sample submission")
-    making = parser.add_argument_group("to make one")
+    making = parser.add_argument_group("make a submission from prediction files")
     making.add_argument("--predictions", type=Path, nargs="+", help="prediction files of the test set")
-    making.add_argument("--output", type=Path, help="the submission to write, CSV; beside it manifest.json")
+    making.add_argument(
+        "--out-of-fold", type=Path, nargs="*", default=[], help="out-of-fold prediction files, for scoring and fitting"
+    )
+    making.add_argument("--output", type=Path, help="CSV file to write; manifest.json is written beside it")
     making.add_argument(
         "--root",
         type=Path,
-        help="folder whose cache/ preprocessing filled: with it, rejected test slices are filled, not refused",
+        help="folder of the preprocessed cache/; with it, rejected test slices are filled instead of refused",
     )
     making.add_argument(
-        "--out-of-fold", type=Path, nargs="*", default=[], help="out-of-fold prediction files, to score and to fit"
-    )
-    making.add_argument(
-        "--blend", choices=BLENDS, default="mean", help="mean over members, by default plain (simple bagging)"
+        "--blend", choices=BLENDS, default="mean", help="mean over members (default mean: simple bagging)"
     )
     making.add_argument(
         "--smooth",
         type=_smooth,
         default=0.0,
         metavar="MM|auto",
-        help="standard deviation of a Gaussian along z over the slices of a series, in mm (default 0: none)",
+        help="standard deviation in mm of a Gaussian along z over the slices of a series (default 0: none)",
     )
-    making.add_argument("--calibrate", choices=CALIBRATIONS, default="none", help="by label (default none)")
-    other = parser.add_argument_group("in place of that")
+    making.add_argument("--calibrate", choices=CALIBRATIONS, default="none", help="calibrate each label (default none)")
+    run = parser.add_argument_group("make a submission from a whole run, as bin/ensemble.sh does; with --root")
+    run.add_argument("--confs", type=Path, nargs="+", metavar="CONF", help="classifiers: files of conf/")
+    run.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4], metavar="K", help="(default 0 1 2 3 4)")
+    run.add_argument("--epochs", type=positive, nargs="+", default=[2, 3], metavar="E", help="(default 2 3)")
+    run.add_argument("--sequences", type=Path, nargs="*", default=[], metavar="CONF", help="files of conf/sequence/")
+    run.add_argument(
+        "--members",
+        choices=MEMBERS,
+        default="last",
+        help="last: the last stage of each classifier that has predicted all folds; cnn: the classifiers' own epochs; "
+        "sequence: the sequence models over them; all: both (default last)",
+    )
+    other = parser.add_argument_group("other modes")
     other.add_argument(
-        "--rebuild", type=Path, metavar="MANIFEST", help="make the submission of a manifest again, the same bytes"
+        "--rebuild", type=Path, metavar="MANIFEST", help="make the submission of a manifest again, byte for byte"
     )
-    other.add_argument("--check", type=Path, metavar="CSV", help="check a submission, also one from elsewhere")
-    other.add_argument("--truth", type=Path, metavar="CSV", help="with --check: labels of the test set, to score it")
+    other.add_argument("--check", type=Path, metavar="CSV", help="check any submission, also one made elsewhere")
+    other.add_argument("--truth", type=Path, metavar="CSV", help="with --check: labels of the test set, for scoring")
     return parser
 
 
-def main() -> None:
-    """Read arguments, make or check, report."""
-    parser = _parser()
-    args = parser.parse_args()
-    modes = {"--predictions": args.predictions, "--rebuild": args.rebuild, "--check": args.check}
-    given = [name for name, value in modes.items() if value is not None]
+def _check_arguments(parser: Parser, args: argparse.Namespace) -> None:
+    """Raise UserError for arguments that need others, and for those that would be ignored."""
+    modes = {name: getattr(args, name) for name in ("predictions", "confs", "rebuild", "check")}
+    given = [f"--{name}" for name, value in modes.items() if value is not None]
     if len(given) != 1:
-        parser.error(f"expected one of {', '.join(modes)}, found {' and '.join(given) or 'none'}")
+        expected = ", ".join(f"--{name}" for name in modes)
+        parser.error(f"expected one of {expected}, found {' and '.join(given) or 'none'}")
     if args.truth is not None and args.check is None:
         parser.error("--truth goes with --check")
-    if args.predictions is None:
-        idle = [
-            name
-            for name in ("root", "out_of_fold", "blend", "smooth", "calibrate")
-            if getattr(args, name) != parser.get_default(name)
-        ]
-        if idle:
-            parser.error(f"--{idle[0].replace('_', '-')} goes with --predictions")
-    if args.rebuild is not None:
-        inputs, made = read_manifest(args.rebuild)
-        make(inputs, args.output or Path(made["path"]), made["sha256"])
-        return
-    if args.sample is None:
+    of_run = ("folds", "epochs", "sequences", "members")
+    of_making = ("root", "out_of_fold", "blend", "smooth", "calibrate")
+    idle = [name for name in of_run if args.confs is None and getattr(args, name) != parser.get_default(name)]
+    if idle:
+        parser.error(f"--{idle[0]} goes with --confs")
+    making = args.predictions is not None or args.confs is not None
+    idle = [name for name in of_making if not making and getattr(args, name) != parser.get_default(name)]
+    if idle:
+        parser.error(f"--{idle[0].replace('_', '-')} goes with --predictions")
+    if args.rebuild is None and args.sample is None:
         parser.error(f"{given[0]} needs --sample")
+    if making and args.output is None:
+        parser.error(f"{given[0]} needs --output")
+    if args.confs is not None and (args.root is None or args.out_of_fold):
+        parser.error("--confs needs --root, and finds out-of-fold files by itself")
+    if args.root is None and args.out_of_fold:
+        parser.error("--out-of-fold needs the labels and folds that preprocessing made: give --root")
+    if args.root is None and making and args.smooth != 0:
+        parser.error("--smooth needs the positions of slices that preprocessing found: give --root")
+
+
+def main() -> None:
+    """Read the arguments, make or check a submission, and report."""
+    parser = _parser()
+    args = parser.parse_args()
+    _check_arguments(parser, args)
     if args.check is not None:
-        check(args.check, args.sample, args.truth)
+        print(check(args.check, args.sample, args.truth))
         return
-    if args.output is None:
-        parser.error("--predictions needs --output")
-    recipe = Recipe(args.blend, args.smooth, args.calibrate)
-    make(Inputs(args.predictions, args.out_of_fold, args.sample, args.root, recipe), args.output)
+    expected = None
+    if args.rebuild is not None:
+        inputs, previous = read_manifest(args.rebuild)
+        output, expected = args.output or Path(previous["path"]), previous["sha256"]
+    else:
+        predictions, out_of_fold = args.predictions, args.out_of_fold
+        if args.confs is not None:
+            names = [[path.stem for path in paths] for paths in (args.confs, args.sequences)]
+            run = Run(Layout(args.root), names[0], args.folds, args.epochs, names[1])
+            predictions, out_of_fold = find_predictions(run, args.members)
+        recipe = Recipe(args.blend, args.smooth, args.calibrate)
+        inputs, output = Inputs(predictions, out_of_fold, args.sample, args.root, recipe), args.output
+    one_fold = advising(OneFoldAlone, "or take what fits nothing: --blend mean, --calibrate none and a --smooth in mm")
+    with one_fold, advising(NoLeastLoss, "take --blend mean"):
+        made = make(inputs)
+    write(made, inputs, output, expected)
+    print(report(made, inputs, output))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
-"""What went into a submission, so that the same files make the same bytes again."""
+"""The manifest of a submission lists its inputs, so that the same files give the same bytes again."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,15 +10,16 @@ from src.ensemble.recipe import Recipe
 from src.errors import UserError
 from src.evaluate.score import CLIP
 from src.files.atomic import replacing
+from src.files.checksum import file_sha256
 from src.files.layout import Layout
-from src.files.predictions import read_origin
+from src.files.predictions import read_provenance
 
 FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that decides what a submission holds. root: of what preprocessing made; None: nothing of it is used."""
+    """Everything that determines a submission. root: folder of cache/, whose tables are used; None to use no tables."""
 
     predictions: list[Path]
     out_of_fold: list[Path]
@@ -29,7 +29,7 @@ class Inputs:
 
     @property
     def tables(self) -> list[Path]:
-        """What is read of preprocessing's."""
+        """The preprocessed files that are read."""
         if self.root is None:
             return []
         layout = Layout(self.root)
@@ -46,15 +46,15 @@ def write_manifest(
 ) -> None:
     """Write what a submission was made of, atomically.
 
-    losses: out of fold, of each network, by conf, fold and epoch; facts: further ones, for people.
+    losses: out-of-fold loss of each network, by conf, fold and epoch; facts: further entries, for readers only.
     """
 
     def about(prediction: Path) -> dict[str, Any]:
-        origin = read_origin(prediction)
-        if origin is None:  # a file from elsewhere
+        provenance = read_provenance(prediction)
+        if provenance is None:  # a file made elsewhere
             return _named(prediction)
-        loss = losses.get((origin.conf, origin.fold, origin.epoch))
-        return {**_named(prediction), **asdict(origin), "out_of_fold_loss": loss}
+        loss = losses.get((provenance.conf, provenance.fold, provenance.epoch))
+        return {**_named(prediction), **provenance.record(), "out_of_fold_loss": loss}
 
     manifest = {
         "format": FORMAT_VERSION,
@@ -75,10 +75,12 @@ def write_manifest(
 def read_manifest(path: Path) -> tuple[Inputs, dict[str, str]]:
     """Read a manifest: (what the submission was made of, its `path` and the `sha256` of its bytes).
 
-    Raises UserError where it is missing or no manifest, and where an input is missing or has changed since.
+    Raises UserError if it is missing or not a manifest, and if an input is missing or has changed since.
     """
     if not path.is_file():
-        raise UserError(f"{path} is missing; expected a manifest.json, which is written beside a submission")
+        raise UserError(
+            f"{path} is missing; expected a manifest.json, which is written beside a submission", step="ensemble"
+        )
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         if said["format"] != FORMAT_VERSION:
@@ -98,16 +100,10 @@ def read_manifest(path: Path) -> tuple[Inputs, dict[str, str]]:
     for file, digest in expected.items():
         if not file.is_file():
             raise UserError(f"{file} is missing; {path} says that the submission was made of it")
-        if sha256(file) != digest:
+        if file_sha256(file) != digest:
             raise UserError(f"{file} has changed since {path} was written, so the submission cannot be made again")
     return inputs, made
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _named(path: Path) -> dict[str, Any]:
-    return {"path": str(path.resolve()), "sha256": sha256(path)}
+    return {"path": str(path.resolve()), "sha256": file_sha256(path)}

@@ -1,44 +1,68 @@
-"""From members to a bag by blending, smoothing and calibrating: fitted out of fold, judged on folds it did not see."""
+"""Make a bag of members by blending, smoothing and calibrating, fitted on some folds and scored on others."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from src.ensemble.blend import BLENDS, Blend
-from src.ensemble.calibrate import CALIBRATIONS, Calibration, Temperatures
+from src.ensemble.calibrate import CALIBRATIONS, Calibration, Steps, Temperatures, as_it_is
 from src.ensemble.smooth import choose_sigma, smooth
 from src.errors import UserError
-from src.files.places import Places
+from src.files.slice_positions import SlicePositions
 from src.labels import LABELS
+
+
+class OneFoldAlone(UserError):  # noqa: N818 - it names the state of the predictions
+    """A recipe that is fitted on some folds and scored on others was given only one fold."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A recipe that knows its numbers: members' probabilities in, the bag's out."""
+    """A recipe with its fitted numbers, which turns the probabilities of members into those of the bag."""
 
     blend: Blend
     smooth_mm: float
     calibration: Calibration
 
-    def __call__(self, probabilities: np.ndarray, places: Places) -> np.ndarray:
-        """(M, N, 6) -> (N, 6). places: of the N slices."""
-        return self.calibration(smooth(self.blend(probabilities), places, self.smooth_mm))
+    def __call__(self, probabilities: np.ndarray, positions: SlicePositions) -> np.ndarray:
+        """(M, N, 6) -> (N, 6). positions: of the N slices."""
+        return self.calibration(smooth(self.blend(probabilities), positions, self.smooth_mm))
 
     def describe(self, members: list[str]) -> dict[str, Any]:
-        """Its numbers, for people and for a manifest."""
-        said: dict[str, Any] = {
+        """All its numbers, for a report, a manifest and a detector; `from_numbers` restores the recipe from them."""
+        numbers: dict[str, Any] = {
             "weights": {name: float(weight) for name, weight in zip(members, self.blend.weights, strict=True)},
             "smooth_mm": self.smooth_mm,
         }
         if isinstance(self.calibration, Temperatures):
-            said["temperatures"] = dict(zip(LABELS, self.calibration.values.tolist(), strict=True))
-        return said
+            numbers["temperatures"] = dict(zip(LABELS, self.calibration.values.tolist(), strict=True))
+        if isinstance(self.calibration, Steps):
+            points = [{"x": x.tolist(), "y": y.tolist()} for x, y in self.calibration.points]
+            numbers["isotonic"] = dict(zip(LABELS, points, strict=True))
+        return numbers
+
+    @classmethod
+    def from_numbers(cls, recipe: "Recipe", members: Sequence[str], numbers: Mapping[str, Any]) -> "Fitted":
+        """Restore a recipe from the numbers of `describe`. Raises KeyError or TypeError if some are missing."""
+        weights = np.array([numbers["weights"][name] for name in members], dtype=np.float64)
+        calibration: Calibration = as_it_is
+        if recipe.calibrate == "temperature":
+            calibration = Temperatures(np.array([numbers["temperatures"][label] for label in LABELS]))
+        elif recipe.calibrate == "isotonic":
+            points = [numbers["isotonic"][label] for label in LABELS]
+            calibration = Steps([(np.array(each["x"]), np.array(each["y"])) for each in points])
+        return cls(Blend(weights, of_logits=recipe.blend == "logit-mean"), float(numbers["smooth_mm"]), calibration)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What was asked for. blend: of BLENDS; smooth_mm: of a Gaussian, None to choose it; calibrate: of CALIBRATIONS."""
+    """How members are combined.
+
+    blend: a key of BLENDS; smooth_mm: standard deviation of the Gaussian along z, None to choose it; calibrate: a key
+    of CALIBRATIONS.
+    """
 
     blend: str = "mean"
     smooth_mm: float | None = 0.0
@@ -46,45 +70,45 @@ class Recipe:
 
     @property
     def fits(self) -> bool:
-        """Whether it has numbers that out-of-fold predictions decide."""
+        """Whether any of its numbers are fitted on out-of-fold predictions."""
         return self.blend == "weights" or self.smooth_mm is None or self.calibrate != "none"
 
     @property
     def name(self) -> str:
-        """In words."""
+        """The recipe in words, for tables and messages."""
         smoothing = "auto" if self.smooth_mm is None else f"{self.smooth_mm:g} mm"
         parts = [self.blend, f"smooth {smoothing}" if self.smooth_mm != 0 else "", self.calibrate]
         return ", ".join(part for part in parts if part not in ("", "none"))
 
-    def fit(self, probabilities: np.ndarray, targets: np.ndarray, places: Places) -> Fitted:
-        """Find its numbers. probabilities: out of fold, (M, N, 6); targets: (N, 6); places: of the N slices.
+    def fit(self, probabilities: np.ndarray, targets: np.ndarray, positions: SlicePositions) -> Fitted:
+        """Fit its numbers. probabilities: out of fold, (M, N, 6); targets: (N, 6); positions: of the N slices.
 
-        A recipe that fits nothing is content with N = 0.
+        N may be 0 for a recipe that fits nothing.
         """
         blend = BLENDS[self.blend](probabilities, targets)
         blended = blend(probabilities)
-        sigma = choose_sigma(blended, targets, places) if self.smooth_mm is None else self.smooth_mm
-        smoothed = smooth(blended, places, sigma)
+        sigma = choose_sigma(blended, targets, positions) if self.smooth_mm is None else self.smooth_mm
+        smoothed = smooth(blended, positions, sigma)
         return Fitted(blend, sigma, CALIBRATIONS[self.calibrate](smoothed, targets))
 
     def cross_fit(
-        self, probabilities: np.ndarray, targets: np.ndarray, places: Places, folds: np.ndarray
+        self, probabilities: np.ndarray, targets: np.ndarray, positions: SlicePositions, folds: np.ndarray
     ) -> np.ndarray:
-        """The bag out of fold, (N, 6): each fold by a fit on the others, so that no number saw what it is judged on.
+        """The out-of-fold bag, (N, 6): each fold by a fit on the others, so fitting and scoring use different slices.
 
-        folds: (N,). Raises UserError for a recipe that fits where there is one fold alone.
+        folds: (N,). Raises OneFoldAlone for a recipe that fits numbers if there is only one fold.
         """
         if not self.fits:
-            return self.fit(probabilities, targets, places)(probabilities, places)
+            return self.fit(probabilities, targets, positions)(probabilities, positions)
         existing = np.unique(folds)
         if len(existing) < 2:
-            raise UserError(
-                f"{self.name} is fitted on some folds and judged on others, but fold {existing[0]} alone is predicted; "
-                "predict more folds, or take what fits nothing: --blend mean, --calibrate none and a --smooth in mm"
+            raise OneFoldAlone(
+                f"{self.name} is fitted on some folds and scored on others, but fold {existing[0]} alone is predicted; "
+                "predict more folds"
             )
         bagged = np.empty(probabilities.shape[1:])
         for fold in existing:
             inside, outside = folds == fold, folds != fold
-            fitted = self.fit(probabilities[:, outside], targets[outside], places.take(outside))
-            bagged[inside] = fitted(probabilities[:, inside], places.take(inside))
+            fitted = self.fit(probabilities[:, outside], targets[outside], positions.take(outside))
+            bagged[inside] = fitted(probabilities[:, inside], positions.take(inside))
         return bagged

@@ -1,4 +1,4 @@
-"""A submission: `ID,Label`, a row for each slice and label, those of the sample submission in its order."""
+"""A submission: columns `ID,Label`, a row for each slice and label, in the order of the sample submission."""
 
 from pathlib import Path
 
@@ -13,34 +13,34 @@ from src.labels import LABELS, WEIGHTS, split_row_ids
 
 
 def read_sample(path: Path) -> pd.DataFrame:
-    """Kaggle's sample submission: `ID`. Raises UserError where it is missing, or rows come twice."""
+    """Read Kaggle's sample submission: `ID`. Raises UserError if it is missing or has a row twice."""
     sample = read_csv(path, ("ID",), dtype={"ID": "str"})
     _require_once(sample["ID"], str(path))
     return sample
 
 
 def make_submission(sample: pd.DataFrame, bagged: Member) -> pd.DataFrame:
-    """The sample submission's rows in its order, with probabilities clipped to [1e-6, 1 - 1e-6].
+    """Give the rows of the sample submission their probabilities, clipped to [1e-6, 1 - 1e-6].
 
     sample: `ID` as `ID_..._<label>`. Raises UserError naming the first few slices of the sample that are not
-    predicted, and predicted slices that the sample lacks.
+    predicted, or predicted slices that the sample lacks.
     """
     slice_ids, codes = split_row_ids(sample["ID"])
-    places = bagged.ids.get_indexer(pd.Index(slice_ids))
-    if (places < 0).any():
-        lacking = slice_ids[places < 0].unique()
+    rows = bagged.ids.get_indexer(pd.Index(slice_ids))
+    if (rows < 0).any():
+        lacking = slice_ids[rows < 0].unique()
         raise UserError(f"{len(lacking)} slices of the sample submission have no prediction: {first_few(lacking)}")
     extra = bagged.ids.difference(pd.Index(slice_ids.unique()))
     if len(extra):
         raise UserError(f"{len(extra)} predicted slices are not in the sample submission: {first_few(extra)}")
-    probabilities = np.clip(bagged.probabilities[places, codes.to_numpy()], CLIP, 1 - CLIP)
+    probabilities = np.clip(bagged.probabilities[rows, codes.to_numpy()], CLIP, 1 - CLIP)
     return pd.DataFrame({"ID": sample["ID"], "Label": probabilities})
 
 
 def read_submission(path: Path) -> pd.DataFrame:
-    """Read a submission, from here or elsewhere: `ID` and `Label`, a float64.
+    """Read a submission that was made here or elsewhere: `ID`, and `Label` as float64.
 
-    Raises UserError where it is missing, has other columns, or a label is no number.
+    Raises UserError if it is missing, has other columns, or has a label that is not a number.
     """
     table = read_csv(path, ("ID", "Label"), dtype={"ID": "str", "Label": "str"})
     if list(table.columns) != ["ID", "Label"]:
@@ -53,9 +53,9 @@ def read_submission(path: Path) -> pd.DataFrame:
 
 
 def check_submission(submission: pd.DataFrame, sample: pd.DataFrame, name: str) -> None:
-    """Raise UserError unless a submission has the sample's rows, each once, in its order, and probabilities.
+    """Raise UserError unless a submission has the sample's rows, each once, in its order, with probabilities in [0, 1].
 
-    name: of the submission, for messages, which name the first few culprits.
+    name: of the submission, for messages, which list the first few wrong rows.
     """
     ids, wanted = submission["ID"], sample["ID"]
     _require_once(ids, name)
@@ -80,18 +80,18 @@ def check_submission(submission: pd.DataFrame, sample: pd.DataFrame, name: str) 
 def score_submission(submission: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     """Log loss, AUC and average precision by label, and in the first row the weighted log loss.
 
-    truth: a row per slice, `ID` and the six labels. Raises UserError where it is of other slices.
+    truth: a row per slice, `ID` and the six labels. Raises UserError if it has other slices.
     """
     slice_ids, codes = split_row_ids(submission["ID"])
-    places = pd.Index(truth["ID"]).get_indexer(pd.Index(slice_ids))
-    unknown = slice_ids[places < 0].unique()
+    rows = pd.Index(truth["ID"]).get_indexer(pd.Index(slice_ids))
+    unknown = slice_ids[rows < 0].unique()
     if len(unknown):
         raise UserError(f"the truth lacks {len(unknown)} slices of the submission: {first_few(unknown)}")
-    without = len(truth) - len(np.unique(places))
+    without = len(truth) - len(np.unique(rows))
     if without:
         raise UserError(f"the truth has {without} slices that the submission lacks; expected the same slices")
     probabilities = np.empty((len(truth), len(LABELS)))
-    probabilities[places, codes.to_numpy()] = submission["Label"]
+    probabilities[rows, codes.to_numpy()] = submission["Label"]
     targets = truth[list(LABELS)].to_numpy()
     losses = log_loss_by_label(targets, probabilities)
     by_label = pd.DataFrame(

@@ -1,1 +1,1 @@
-"""How good predictions are: the competition's metric and its parts."""
+"""Evaluate predictions: the competition's metric, and statistics by slice and study with confidence intervals."""

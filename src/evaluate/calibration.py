@@ -1,4 +1,4 @@
-"""Can a probability be taken at its word: of all cases with 0.2, do a fifth have the label?"""
+"""Calibration of probabilities: of all cases with a probability of 0.2, a fifth should have the label."""
 
 import numpy as np
 
@@ -6,10 +6,10 @@ BINS = 15
 
 
 def squared_errors(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """(N, 6) twice -> (N, 6), whose mean over cases is a label's Brier score.
+    """Squared errors, whose mean over cases is the Brier score of each label: (N, 6) twice -> (N, 6).
 
-    Source: Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather Review 78, 1950; half
-    of his sum over both outcomes, as is usual.
+    Source: Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather Review 78, 1950;
+    this is half of his sum over both outcomes, as is usual.
     """
     errors: np.ndarray = (np.asarray(probabilities, dtype=np.float64) - targets) ** 2
     return errors
@@ -19,12 +19,13 @@ def calibration_error_by_label(targets: np.ndarray, probabilities: np.ndarray) -
     """The expected calibration error of each label: (N, 6) twice -> (6,).
 
     Cases are put into 15 bins of equal width by their probability, (0, 1/15], (1/15, 2/15] and so on, 0 in the first;
-    the error is the mean over cases of how far their bin's share of positives is from its mean probability.
+    the error is the mean over cases of the absolute difference between the fraction of positives in their bin and the
+    mean probability of the bin.
 
     Sources: Naeini, Cooper, Hauskrecht, "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015
     (of the probability of one class, as here); Guo et al., "On calibration of modern neural networks", ICML 2017 (the
-    bins). It has no bootstrap interval: resampling adds noise to each bin, which an absolute difference counts as
-    error, so that the interval of a well calibrated model can lie above its value.
+    bins). There is no bootstrap interval: resampling adds noise to each bin, and the absolute difference counts it as
+    error, so the interval of a well calibrated model can lie above its value.
     """
     inner_edges = np.linspace(0, 1, BINS + 1)[1:-1]
     errors = []

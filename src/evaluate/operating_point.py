@@ -1,4 +1,4 @@
-"""Yes or no from a probability: thresholds, and what such answers are worth where bleeds are rarer or more frequent."""
+"""Operating points: thresholds on probabilities, and predictive values where bleeds are rarer or more frequent."""
 
 import numpy as np
 import pandas as pd
@@ -9,23 +9,40 @@ from src.labels import LABELS
 
 
 def youden_threshold(targets: np.ndarray, probabilities: np.ndarray) -> float:
-    """The threshold of the largest sensitivity + specificity - 1; NaN for targets that are all 0 or all 1.
+    """The threshold with the largest sensitivity + specificity - 1; NaN for targets that are all 0 or all 1.
 
-    targets, probabilities: (N,). The threshold is one of the probabilities; a case is called positive where its own is
-    at least that. Source: Youden, "Index for rating diagnostic tests", Cancer 3, 1950.
+    targets, probabilities: (N,). The threshold is one of the probabilities; a case is called positive if its
+    probability is at least the threshold. Source: Youden, "Index for rating diagnostic tests", Cancer 3, 1950.
     """
     if not 0 < targets.sum() < len(targets):
         return np.nan
     false_positives, true_positives, thresholds = roc_curve(targets, probabilities)
-    # the first threshold is infinite: it calls nobody positive
+    # the first threshold is infinite and calls no case positive
     return float(thresholds[1:][np.argmax((true_positives - false_positives)[1:])])
 
 
-def thresholds_from_other_folds(cases: Cases) -> pd.DataFrame:
-    """Each fold's thresholds, fixed on the cases of the other folds: a row per fold, columns LABELS.
+def sensitivity_threshold(targets: np.ndarray, probabilities: np.ndarray, sensitivity: float) -> float:
+    """The largest threshold with at least this sensitivity; NaN without positives. See `youden_threshold`."""
+    positives = np.sort(probabilities[targets == 1])[::-1]
+    return float(positives[int(np.ceil(sensitivity * len(positives))) - 1]) if len(positives) else np.nan
 
-    A threshold chosen on the cases that it is judged on flatters itself. NaN where the other folds have a label never
-    or always; with one fold alone, which has no others, that is all of them.
+
+def specificity_threshold(targets: np.ndarray, probabilities: np.ndarray, specificity: float) -> float:
+    """The smallest threshold, just above a negative case, with at least this specificity; NaN without negatives.
+
+    See `youden_threshold`. A threshold above all probabilities calls no case positive.
+    """
+    negatives = np.sort(probabilities[targets == 0])
+    if not len(negatives):
+        return np.nan
+    return float(np.nextafter(negatives[int(np.ceil(specificity * len(negatives))) - 1], np.inf))
+
+
+def thresholds_from_other_folds(cases: Cases) -> pd.DataFrame:
+    """Each fold's thresholds, chosen on the cases of the other folds: a row per fold, columns LABELS.
+
+    A threshold that is scored on the same cases that it was chosen on looks too good. A threshold is NaN if the label
+    is never or always present in the other folds; if there is only one fold, all thresholds are NaN.
     """
     rows = {}
     for fold in np.unique(cases.folds):
@@ -38,10 +55,10 @@ def thresholds_from_other_folds(cases: Cases) -> pd.DataFrame:
 def predictive_values(
     sensitivity: np.ndarray, specificity: np.ndarray, prevalence: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The share of positive answers, and of negative ones, that are right where a label has this prevalence.
+    """The fractions of positive and of negative answers that are right if a label has this prevalence.
 
-    PPV and NPV by Bayes' theorem, each of the shape of the two arguments; NaN where no such answer is ever given. They
-    hold where bleeds are as easy to see as here and only their number differs.
+    PPV and NPV by Bayes' theorem, each of the shape of the two arguments; NaN if no such answer is ever given. They
+    hold if bleeds are as easy to see as here and only their number differs.
     """
     ill, well = prevalence, 1 - prevalence
     right_yes, right_no = sensitivity * ill, specificity * well

@@ -1,5 +1,6 @@
-"""What is known of the training slices, against which out-of-fold predictions are judged."""
+"""The true labels and the folds of the training slices, and a check that predictions of them are out of fold."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,61 +16,85 @@ from src.labels import LABELS
 
 @dataclass(frozen=True)
 class Truth:
-    """N slices: ids (N,), targets (N, 6) of 0 and 1, and for each the patient, the study and the fold, as integers."""
+    """N slices: ids (N,), targets (N, 6) of 0 and 1, and the patient, study and fold of each as integers (N,).
+
+    folds_fingerprint: a hash of the folds of all training slices, not only of these.
+    """
 
     ids: pd.Index
     targets: np.ndarray
     patients: np.ndarray
     studies: np.ndarray
     folds: np.ndarray
+    folds_fingerprint: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def of(self, ids: pd.Index) -> "Truth":
-        """The truth of these slices, in their order. Raises UserError naming the first few that are unknown."""
-        places = self.ids.get_indexer(ids)
-        unknown = ids[places < 0]
+        """Select slices, in the order of `ids`. Raises UserError naming the first few that are unknown."""
+        rows = self.ids.get_indexer(ids)
+        unknown = ids[rows < 0]
         if len(unknown):
             raise UserError(
                 f"{len(unknown)} predicted slices are not among the training slices: {first_few(unknown)}; "
                 "expected out-of-fold predictions"
             )
-        return Truth(ids, self.targets[places], self.patients[places], self.studies[places], self.folds[places])
+        return Truth(
+            ids,
+            self.targets[rows],
+            self.patients[rows],
+            self.studies[rows],
+            self.folds[rows],
+            self.folds_fingerprint,
+        )
 
 
 def read_truth(layout: Layout) -> Truth:
-    """The slices of the folds with their labels. Raises UserError where tables are missing or disagree."""
-    folds = read_table(layout.folds, ("ID", "PatientID", "fold"), made_by="bin/preprocess.sh")
+    """Read the slices of all folds with their labels. Raises UserError if tables are missing or disagree."""
+    folds = read_table(layout.folds, ("ID", "PatientID", "fold"), step="preprocess")
     columns = ["ID", "StudyInstanceUID", *LABELS]
-    table = read_table(layout.table("train"), columns, made_by="bin/preprocess.sh")[columns]
+    table = read_table(layout.table("train"), columns, step="preprocess")[columns]
     ids = pd.Index(folds["ID"])
-    places = pd.Index(table["ID"]).get_indexer(ids)
-    lacking = ids[places < 0]
+    rows = pd.Index(table["ID"]).get_indexer(ids)
+    lacking = ids[rows < 0]
     if len(lacking):
         raise UserError(
-            f"{layout.folds} has {len(lacking)} slices that {layout.table('train')} lacks: {first_few(lacking)}; "
-            "run bin/preprocess.sh again"
+            f"{layout.folds} has {len(lacking)} slices that {layout.table('train')} lacks: {first_few(lacking)}",
+            step="preprocess",
         )
     return Truth(
         ids,
-        table[list(LABELS)].to_numpy(dtype=np.uint8)[places],
+        table[list(LABELS)].to_numpy(dtype=np.uint8)[rows],
         pd.factorize(folds["PatientID"])[0],
-        pd.factorize(table["StudyInstanceUID"].to_numpy()[places])[0],
+        pd.factorize(table["StudyInstanceUID"].to_numpy()[rows])[0],
         folds["fold"].to_numpy(dtype=np.int64),
+        fingerprint_folds(folds),
     )
 
 
+def fingerprint_folds(folds: pd.DataFrame) -> str:
+    """A hash of which slice and patient is in which fold, in any row order. folds: `ID`, `PatientID`, `fold`."""
+    hashes = pd.util.hash_pandas_object(folds[["ID", "PatientID", "fold"]].astype(str), index=False)
+    return hashlib.blake2b(np.sort(hashes.to_numpy()).tobytes(), digest_size=16).hexdigest()
+
+
 def check_out_of_fold(predictions: Sequence[Predictions], truth: Truth) -> None:
-    """Raise UserError for a file that is not out of fold: of slices that its network may have been trained on."""
+    """Raise UserError for a file that is not out of fold: its network may have been trained on some of its slices.
+
+    The file of a bag must have been made with the current folds.
+    """
     for each in predictions:
-        if each.origin is None:
-            continue  # from elsewhere: it does not say which network made it
-        if each.origin.split != "valid":
-            raise UserError(f"{each.path} is of the {each.origin.split} set; expected out-of-fold predictions")
-        seen = each.ids[truth.of(pd.Index(each.ids)).folds != each.origin.fold]
+        if each.folds is not None and each.folds != truth.folds_fingerprint:
+            raise UserError(f"{each.path} was made with other folds than there are now", step="ensemble")
+        if each.provenance is None:
+            continue  # the file does not record which network made it
+        if each.provenance.split != "valid":
+            raise UserError(f"{each.path} is of the {each.provenance.split} set; expected out-of-fold predictions")
+        seen = each.ids[truth.of(pd.Index(each.ids)).folds != each.provenance.fold]
         if len(seen):
             raise UserError(
-                f"{each.path}: {len(seen)} slices are not in fold {each.origin.fold}, so its network was trained on "
-                f"them: {first_few(seen)}; run bin/train.sh and bin/predict.sh again"
+                f"{each.path}: {len(seen)} slices are not in fold {each.provenance.fold}, so its network was trained "
+                f"on them: {first_few(seen)}; train this fold again, then predict",
+                step="train",
             )

@@ -1,6 +1,6 @@
-"""The competition's metric: the weighted mean over labels of the log loss.
+"""The competition's metric: the mean of the labels' log losses, weighted by label.
 
-Source: the competition's page "Evaluation"; `any` weighs 2, each subtype 1.
+Source: the competition's page "Evaluation"; `any` has weight 2, each subtype weight 1.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ CLIP = 1e-6  # probabilities are kept this far from 0 and 1, in the metric and i
 
 
 def log_losses(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """What each slice adds to the log loss of each label: targets (N, 6) of 0 and 1, probabilities (N, 6) -> (N, 6).
+    """The log loss of each slice and label: targets (N, 6) of 0 and 1, probabilities (N, 6) -> (N, 6).
 
     Raises ValueError for other shapes, no rows, or probabilities that are not finite or lie outside [0, 1].
     """
@@ -32,7 +32,7 @@ def log_losses(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 
 def log_loss_by_label(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Mean binary log loss of each label: (N, 6) twice -> (6,). Raises ValueError as `log_losses`."""
+    """Mean binary log loss of each label: (N, 6) twice -> (6,). Raises ValueError like `log_losses`."""
     means: np.ndarray = log_losses(targets, probabilities).mean(axis=0)
     return means
 
@@ -50,13 +50,13 @@ def auc_by_label(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 def average_precision_by_label(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Average precision of each label: (N, 6) twice -> (6,), NaN for a label that is all 0 or all 1.
 
-    Unlike the AUC it depends on prevalence: an epidural bleed in 0.4 % of slices is hard to find without false alarms.
+    Unlike the AUC, it depends on prevalence: an epidural bleed in 0.4 % of slices is hard to find without false alarms.
     """
     return _by_label(average_precision_score, targets, probabilities)
 
 
 def constant_prior(targets: np.ndarray) -> np.ndarray:
-    """What predicting each label's own prevalence everywhere amounts to: (N, 6) -> (N, 6), the bar to clear."""
+    """The baseline that predicts each label's own prevalence for every case: (N, 6) -> (N, 6)."""
     return np.broadcast_to(np.asarray(targets, dtype=np.float64).mean(axis=0), np.shape(targets))
 
 

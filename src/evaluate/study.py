@@ -1,4 +1,4 @@
-"""From slices to studies: does this head bleed, and where it does, of which kind?"""
+"""Combine slices into studies, to evaluate whether a head has a bleed and of which subtypes."""
 
 from dataclasses import dataclass
 
@@ -19,19 +19,19 @@ class Cases:
 
     @property
     def n_patients(self) -> int:
-        """How many patients they are of."""
+        """The number of patients of these cases."""
         return int(self.patients.max()) + 1
 
 
 def to_studies(slices: Cases, studies: np.ndarray) -> Cases:
-    """The studies of some slices, each with the maximum over its slices of targets and of probabilities.
+    """Combine slices into studies, each with the maximum over its slices of targets and of probabilities.
 
-    studies: (N,), as integers. A study has a label where any slice has it, so what speaks for it is the slice that
-    shows it most clearly. The maximum ranks studies well; it is not calibrated: the largest of forty slightly noisy
-    probabilities is too large.
+    studies: (N,), as integers. A study has a label if any of its slices has it, so the slice that shows it most clearly
+    decides. The maximum ranks studies well but is not calibrated: the largest of forty slightly noisy probabilities is
+    too large.
 
-    Slices of different patients are never of one study, whatever the headers say: those without a StudyInstanceUID
-    share an empty one.
+    Slices of different patients are never combined, whatever their headers say, because all slices without a
+    StudyInstanceUID have the same empty one.
     """
     order = np.lexsort((studies, slices.patients))
     patients, ordered = slices.patients[order], studies[order]
@@ -40,5 +40,5 @@ def to_studies(slices: Cases, studies: np.ndarray) -> Cases:
         np.maximum.reduceat(slices.targets[order], starts),
         np.maximum.reduceat(slices.probabilities[order], starts),
         patients[starts],
-        slices.folds[order][starts],  # a patient is in one fold: src/preprocess/make_folds.py
+        slices.folds[order][starts],  # a patient is in one fold only: src/preprocess/make_folds.py
     )

@@ -1,6 +1,6 @@
-"""Statistics that a reader would ask for, of out-of-fold predictions: by slice and by study, with intervals.
+"""Statistics of out-of-fold predictions for a report, by slice and by study, with confidence intervals.
 
-By label: AUC, average precision, sensitivity and specificity at the threshold of the largest Youden's J on the other
+By label: AUC, average precision, sensitivity and specificity at the threshold with the largest Youden's J on the other
 folds, PPV and NPV at four prevalences, Brier score, expected calibration error and log loss.
 """
 
@@ -23,6 +23,7 @@ from src.evaluate.study import Cases, to_studies
 from src.files.atomic import replacing
 from src.files.layout import Layout
 from src.files.predictions import Predictions, read_predictions
+from src.files.run import Run
 from src.labels import LABELS, WEIGHTS
 
 PREVALENCES = (0.02, 0.05, 0.10, 0.15)
@@ -34,14 +35,14 @@ RESAMPLED = (
     *(f"{value}_at_{prevalence:.2f}" for prevalence in PREVALENCES for value in ("ppv", "npv")),
     "brier_score",
     "log_loss",
-)  # the metrics that have an interval, in the order of `statistics`
+)  # the metrics with an interval, in the order of `statistics`
 
 
-# ---- what is judged
+# ---- predictions to score
 
 
 def read_sources(sources: Sequence[Path], layout: Layout, epochs: Sequence[int], truth: Truth) -> list[Predictions]:
-    """Read prediction files, and the out-of-fold files of confs at the epochs that there are.
+    """Read prediction files, and for confs their existing out-of-fold files at the given epochs.
 
     Raises UserError for a conf without such files, a file given twice and files that are not out of fold.
     """
@@ -51,13 +52,12 @@ def read_sources(sources: Sequence[Path], layout: Layout, epochs: Sequence[int],
             paths.append(source)
             continue
         name = load_config(source).name
-        folders = [layout.fold(name, fold) for fold in np.unique(truth.folds)]
-        files = [folder.predictions("valid", epoch) for folder in folders for epoch in epochs]
-        there = [path for path in files if path.is_file()]
+        run = Run(layout, [name], np.unique(truth.folds).tolist(), epochs)
+        there, _ = run.prediction_files("valid", "cnn")
         if not there:
             raise UserError(
-                f"{source}: no out-of-fold predictions of epochs {', '.join(map(str, epochs))}, such as {files[0]}; "
-                "bin/predict.sh makes them"
+                f"{source}: no out-of-fold predictions of epochs {', '.join(map(str, epochs))} in {layout.conf(name)}",
+                step="predict",
             )
         paths += there
     twice = [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
@@ -71,30 +71,29 @@ def read_sources(sources: Sequence[Path], layout: Layout, epochs: Sequence[int],
 def average(predictions: Sequence[Predictions]) -> tuple[pd.Index, np.ndarray]:
     """The mean probability of each slice over the files that predict it: ids (N,) and (N, 6).
 
-    Raises UserError naming the first few slices that come less often than others: a mean over fewer networks is another
-    model.
+    Raises UserError naming the first few slices that are in fewer files than others, because a mean over fewer networks
+    is another model.
     """
-    places, found = pd.factorize(np.concatenate([each.ids.to_numpy(dtype=object) for each in predictions]))
-    ids, counts = pd.Index(found), np.bincount(places)
+    rows, found = pd.factorize(np.concatenate([each.ids.to_numpy(dtype=object) for each in predictions]))
+    ids, counts = pd.Index(found), np.bincount(rows)
     if not len(ids):
         raise UserError(f"no slices are predicted in {first_few(each.path for each in predictions)}")
     rarer = ids[counts < counts.max()]
     if len(rarer):
         raise UserError(
             f"{len(rarer)} slices are in fewer prediction files than others ({counts.min()} and not {counts.max()}): "
-            f"{first_few(rarer)}; predict the same folds and epochs with each conf, or leave out a source or one of "
-            "--epochs"
+            f"{first_few(rarer)}; predict the same folds and epochs with each conf, or leave out a source or an epoch"
         )
     total, start = np.zeros((len(ids), len(LABELS))), 0
     for each in predictions:
-        total[places[start : start + len(each.ids)]] += each.probabilities
+        total[rows[start : start + len(each.ids)]] += each.probabilities
         start += len(each.ids)
     return ids, total / counts.max()
 
 
 def to_levels(truth: Truth, probabilities: np.ndarray) -> dict[str, Cases]:
-    """The slices and the studies of predictions. truth: of the same N slices; probabilities: (N, 6)."""
-    # patients without a predicted slice must not be drawn
+    """The cases by slice and by study. truth: of N slices; probabilities: of the same slices, (N, 6)."""
+    # patients without a predicted slice must not be drawn by the bootstrap
     patients = np.unique(truth.patients, return_inverse=True)[1]
     slices = Cases(truth.targets, probabilities, patients, truth.folds)
     return {"slice": slices, "study": to_studies(slices, truth.studies)}
@@ -106,10 +105,10 @@ def to_levels(truth: Truth, probabilities: np.ndarray) -> dict[str, Cases]:
 def summarise(level: str, cases: Cases, *, resamples: int, seed: int) -> pd.DataFrame:
     """All statistics of slices or of studies, a row for each metric and label.
 
-    Columns: `level`, `label`, `metric`, `value`, `low`, `high`, `n` (slices or studies) and how many are `positives`.
-    level: "slice", which has a further row for the weighted log loss, labelled `weighted`, or "study". `low` and `high`
-    are the ends of 95 % intervals over resampled patients, for whom the thresholds stay as they are. They are NaN for
-    the calibration error and for the thresholds themselves, `threshold_fold<k>`, at which fold k is judged.
+    Columns: `level`, `label`, `metric`, `value`, `low`, `high`, `n` (slices or studies) and `positives` (how many of
+    them have the label). level: "slice", which has an additional row for the weighted log loss, labelled `weighted`, or
+    "study". `low` and `high` are the ends of 95 % intervals over resampled patients, with the thresholds kept fixed.
+    They are NaN for the calibration error and for the thresholds, `threshold_fold<k>`, which are applied to fold k.
     """
     thresholds = thresholds_from_other_folds(cases)
     statistic = statistics(cases, thresholds.loc[cases.folds].to_numpy())
@@ -132,7 +131,7 @@ def summarise(level: str, cases: Cases, *, resamples: int, seed: int) -> pd.Data
             "positives": np.tile(cases.targets.sum(axis=0, dtype=np.int64), len(metrics)),
         }
     ).astype({"positives": "Int64"})
-    if level == "slice":  # the competition's metric, which is of slices
+    if level == "slice":  # the competition's metric is defined for slices
         losses = [each[..., RESAMPLED.index("log_loss"), :] for each in (values, resampled)]
         value, weighted = (np.average(each, axis=-1, weights=WEIGHTS) for each in losses)
         frame.loc[len(frame)] = [level, "weighted", "log_loss", value, *interval(weighted), len(cases.targets), pd.NA]
@@ -140,9 +139,9 @@ def summarise(level: str, cases: Cases, *, resamples: int, seed: int) -> pd.Data
 
 
 def statistics(cases: Cases, thresholds: np.ndarray) -> Statistic:
-    """RESAMPLED as a function of how often each patient counts: weights (P,) -> (M, 6).
+    """The metrics of RESAMPLED as a function of how often each patient counts: weights (P,) -> (M, 6).
 
-    thresholds: (N, 6), those that each case is judged at; a case without one counts for no sensitivity or specificity.
+    thresholds: (N, 6), applied to each case; a case whose threshold is NaN is left out of sensitivity and specificity.
     """
     targets, probabilities, patients = cases.targets, cases.probabilities, cases.patients
     columns = zip(targets.T, probabilities.T, strict=True)
@@ -163,11 +162,11 @@ def statistics(cases: Cases, thresholds: np.ndarray) -> Statistic:
     return statistic
 
 
-# ---- for people
+# ---- report
 
 
 def report(frame: pd.DataFrame, level: str) -> str:
-    """The tables of one level: a row per label, values with their intervals, a dash for what there is not."""
+    """Format the tables of one level: a row per label, values with their intervals, a dash for undefined values."""
     rows = frame[frame["level"] == level].set_index(["metric", "label"])
 
     def column(metric: str, digits: int, *, with_interval: bool = True) -> list[str]:
@@ -210,7 +209,7 @@ def _cell(row: pd.Series, digits: int, with_interval: bool = True) -> str:
 
 
 def main() -> None:
-    """Read arguments, judge, write, report."""
+    """Read the arguments, compute the statistics, write and print them."""
     parser = Parser(
         prog="python -m src.evaluate.summary",
         description=__doc__,
@@ -222,14 +221,12 @@ def main() -> None:
         nargs="+",
         metavar="SOURCE",
         help="a conf (.yaml), which stands for the out-of-fold predictions of its folds, or a file of such predictions "
-        "(.parquet), a bag's for example; of several, the mean by slice is judged",
+        "(.parquet), for example of a bag; of several sources, the mean by slice is scored",
     )
-    parser.add_argument(
-        "--root", type=Path, default=Path(), help="folder that holds cache/, model/ and submission/ (default: this one)"
-    )
-    parser.add_argument("--epochs", type=positive, nargs="+", default=[2, 3], help="of the confs (default 2 3)")
-    parser.add_argument("--resamples", type=positive, default=1000, help="of the patients (default %(default)s)")
-    parser.add_argument("--seed", type=natural, default=0, help="decides who is drawn (default %(default)s)")
+    parser.add_root()
+    parser.add_epochs()
+    parser.add_argument("--resamples", type=positive, default=1000, help="number of resamples (default %(default)s)")
+    parser.add_argument("--seed", type=natural, default=0, help="seed of the resamples (default %(default)s)")
     parser.add_argument("--output", type=Path, help="CSV to write (default: submission/summary.csv under --root)")
     args = parser.parse_args()
     layout = Layout(args.root)
@@ -246,11 +243,11 @@ def main() -> None:
         f"folds: {', '.join(map(str, folds))}; prediction files: {len(predictions)}\n"
         f"in brackets 95 % intervals, from {args.resamples} resamples of the patients; a dash: not defined"
     )
-    silent = [str(each.path) for each in predictions if each.origin is None]
+    silent = [str(each.path) for each in predictions if each.provenance is None]
     if silent:
-        print(f"that no network saw what it predicts is not said, so not checked, in {first_few(silent)}")
+        print(f"not checked, since these files do not record which network made them: {first_few(silent)}")
     if len(folds) < 2:
-        print("no sensitivity, specificity, PPV, NPV: their thresholds are fixed on other folds, and none is predicted")
+        print("no sensitivity, specificity, PPV, NPV: their thresholds come from other folds, and there are none")
     frames = {
         level: summarise(level, cases, resamples=args.resamples, seed=args.seed) for level, cases in levels.items()
     }

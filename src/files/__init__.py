@@ -1,1 +1,1 @@
-"""Where bytes meet disk: DICOM, the image store, tables, predictions. Every write is atomic."""
+"""The pipeline's files: image store, tables, predictions (all written atomically), and embeddings (resumable)."""

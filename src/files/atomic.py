@@ -1,28 +1,31 @@
-"""Files that appear whole or not at all, and folders that one run at a time fills."""
+"""Atomic writes of files and folders, and a lock that lets one run at a time fill a folder."""
 
 import fcntl
 import glob
+import logging
 import os
 import secrets
-import sys
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_log = logging.getLogger(__name__)
+
 
 @contextmanager
 def replacing(path: Path, *, sweep: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on leaving, it takes the place of `path` in one step.
+    """Yield a temporary path beside `path`, and rename it to `path` atomically when the block ends.
 
-    On an exception nothing of it stays, and what was at `path` before is untouched. The folder is made if missing.
-    What a killed run left of the same file is cleared away first; without `sweep` it is not looked for, which takes
-    long in a folder of many files.
+    If the block raises, the temporary file is deleted and the previous file at `path` stays as it was. The folder is
+    created if it is missing. Partial files that a killed run left of the same file are deleted first; without `sweep`
+    they are not searched for, because that is slow in a folder of many files.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if sweep:
         sweep_partials(path.parent, path)
-    # the token keeps two writers apart, on other machines too; the suffix stays last because some writers look at it
+    # the token keeps writers apart, also across machines; the suffix stays last because some writers depend on it
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
     try:
         yield temporary
@@ -30,15 +33,41 @@ def replacing(path: Path, *, sweep: bool = True) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.filename in (None, str(temporary)):  # a full disk does not say which file it was
+        if error.filename in (None, str(temporary)):  # the error of a full disk does not name the file
             error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, and rename it to `path` when the block ends.
+
+    If the block raises, the temporary folder is deleted and the previous folder at `path` stays as it was. A run that
+    is killed between the two renames leaves the previous folder under another name; the next run restores it first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.previous")
+    if aside.exists() and not path.exists():
+        aside.rename(path)
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+        temporary.rename(path)
+        shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def sweep_partials(folder: Path, path: Path | None = None) -> None:
-    """Delete what killed runs left half-written in a folder: of one file, or of all."""
+    """Delete the partial files that killed runs left in a folder: those of one file, or all of them."""
     pattern = ".*.partial*" if path is None else f".{glob.escape(path.stem)}.*.partial{glob.escape(path.suffix)}"
     for partial in folder.glob(pattern):
         partial.unlink(missing_ok=True)
@@ -46,10 +75,10 @@ def sweep_partials(folder: Path, path: Path | None = None) -> None:
 
 @contextmanager
 def held_by_one_run(folder: Path, agree: Callable[[bool], bool] = bool, wait_s: float = 0.2) -> Iterator[None]:
-    """Hold a folder, made if missing, for one run: a second one says so and waits.
+    """Lock a folder for one run; a second run logs a warning and waits. The folder is created if it is missing.
 
-    The hold ends with the process, however that ends: a run whose script was killed may live on for a while.
-    agree: given at each look whether this process has the folder, says whether to go on; called until it says so.
+    The lock lasts until the process ends, however it ends: a run may live on for a while after its script was killed.
+    agree: takes whether this process has the lock and returns whether to go on; it is called until it returns True.
     """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
@@ -57,7 +86,7 @@ def held_by_one_run(folder: Path, agree: Callable[[bool], bool] = bool, wait_s: 
         said = False
         while not agree(_lock(descriptor)):
             if not said:
-                print(f"{folder} is being filled by another run; waiting for its end", file=sys.stderr, flush=True)
+                _log.warning("%s is being filled by another run; waiting for its end", folder)
             said = True
             time.sleep(wait_s)
         yield
@@ -71,5 +100,5 @@ def _lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     except OSError:
-        pass  # a file system without locks: two runs there write the same files twice, but whole
+        pass  # the file system has no locks: two runs write the same files twice there, but each file atomically
     return True

@@ -1,4 +1,4 @@
-"""Kaggle's CSV files of labels: six rows a slice, `ID,Label`, brought into one row per slice."""
+"""Kaggle's CSV files of labels: six `ID,Label` rows per slice, pivoted into one row per slice."""
 
 from pathlib import Path
 
@@ -11,19 +11,19 @@ from src.labels import LABELS, split_row_ids
 
 
 def pivot_labels(csv: Path, *, test: bool) -> tuple[pd.DataFrame, int]:
-    """Read `ID,Label` rows, six a slice, into one row per slice: (`ID` and the six labels as uint8, repeated rows).
+    """Read `ID,Label` rows, six per slice, into one row per slice.
 
-    Slices keep the order in which they first come. With `test` the CSV is a sample submission: its labels are ignored,
-    and the result has `ID` alone.
+    Returns a table with `ID` and the six labels as uint8, and the number of repeated rows. Slices keep the order of
+    their first rows. With `test` the CSV is a sample submission: its labels are ignored, and the table has only `ID`.
 
-    Raises UserError for malformed ids, labels that are not 0 or 1, rows that repeat with another label, and slices
+    Raises UserError for malformed ids, labels that are not 0 or 1, repeated rows with conflicting labels, and slices
     that lack a label.
     """
     rows = read_csv(csv, ("ID", "Label"), dtype={"ID": "str", "Label": "str"})
     slice_ids, codes = _in_file(csv, rows["ID"])
-    # few different values: each is looked at once
+    # there are few distinct values, so each is parsed only once
     kinds, values = (np.zeros(len(rows), dtype=np.intp), ["0"]) if test else pd.factorize(rows["Label"])
-    numbers = np.append(pd.to_numeric(pd.Series(values, dtype="str"), errors="coerce"), np.nan)  # kind -1: no value
+    numbers = np.append(pd.to_numeric(pd.Series(values, dtype="str"), errors="coerce"), np.nan)  # kind -1: missing
     labels = numbers[kinds]
     if not np.isin(numbers, (0, 1))[np.unique(kinds)].all():
         at = np.flatnonzero(~np.isin(labels, (0, 1)))

@@ -1,4 +1,4 @@
-"""Where everything lies under the root folder that holds input/, cache/, model/ and submission/."""
+"""The paths of all files under the root folder, which holds input/, cache/, model/ and submission/."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Layout:
-    """The one home of the pipeline's file names. `split` is "train" or "test"."""
+    """The paths of the pipeline's files. `split` is "train" or "test"."""
 
     root: Path
 
     def table(self, split: str) -> Path:
-        """A row per ID: labels, tags, place in its series."""
+        """A table with a row per ID: labels, tags, position in its series."""
         return self.root / "cache" / f"{split}.parquet"
 
     def store(self, split: str) -> Path:
@@ -20,26 +20,40 @@ class Layout:
 
     @property
     def folds(self) -> Path:
-        """Which fold each training slice is in."""
+        """A table with the fold of each training slice."""
         return self.root / "cache" / "folds.parquet"
 
     @property
     def audit(self) -> Path:
-        """Leaks and data quality."""
+        """The report on leaks and data quality."""
         return self.root / "cache" / "audit.json"
 
     def fold(self, conf_name: str, fold: int) -> "FoldFolder":
-        """What training and prediction make of one classifier and one fold."""
-        return FoldFolder(self.root / "model" / conf_name / f"fold{fold}")
+        """The folder that training and prediction fill for one classifier and one fold."""
+        return FoldFolder(self.conf(conf_name) / f"fold{fold}")
 
-    def unfinished(self, conf_name: str) -> Path:
-        """How far predictions have come that were interrupted; gone when they have finished."""
-        return self.root / "model" / conf_name / "unfinished"
+    def conf(self, conf_name: str) -> Path:
+        """The folder that training and prediction fill for one classifier, or for one sequence model over it."""
+        return self.root / "model" / conf_name
+
+    def partial_predictions(self, conf_name: str) -> Path:
+        """The results so far of an interrupted prediction; deleted when it has finished."""
+        return self.conf(conf_name) / "partial_predictions"
+
+    @property
+    def submission(self) -> Path:
+        """The submission; its manifest and the out-of-fold predictions of the bag are beside it."""
+        return self.root / "submission" / "submission.csv"
+
+    @property
+    def detector(self) -> Path:
+        """The trained detector, packed."""
+        return self.root / "model" / "detector"
 
 
 @dataclass(frozen=True)
 class FoldFolder:
-    """`model/<conf>/fold<k>/`, of a classifier; of a sequence model over it `model/<conf>+<sequence conf>/fold<k>/`."""
+    """`model/<conf>/fold<k>/` of a classifier, `model/<conf>+<sequence conf>/fold<k>/` of a sequence model over it."""
 
     path: Path
 
@@ -48,7 +62,7 @@ class FoldFolder:
         return self.path / f"epoch{epoch}.safetensors"
 
     def predictions(self, split: str, epoch: int) -> Path:
-        """Probabilities by the network of an epoch. `split` is "valid" (out of fold) or "test"."""
+        """Probabilities by the network of an epoch. `split` is "valid" (out-of-fold) or "test"."""
         return self.path / f"{split}_epoch{epoch}.parquet"
 
     def embeddings(self, split: str, epoch: int) -> Path:
@@ -61,7 +75,7 @@ class FoldFolder:
 
     @property
     def metrics(self) -> Path:
-        """A row per epoch."""
+        """A table with a row per epoch."""
         return self.path / "metrics.csv"
 
     @property
@@ -71,7 +85,7 @@ class FoldFolder:
 
     @property
     def versions(self) -> Path:
-        """What it ran on: packages, revision, hardware."""
+        """What the training ran on: packages, revision, hardware."""
         return self.path / "versions.yaml"
 
     @property
@@ -81,5 +95,5 @@ class FoldFolder:
 
     @property
     def state(self) -> Path:
-        """What an interrupted training goes on from; gone when it has finished."""
+        """The resume point of an interrupted training; deleted when it has finished."""
         return self.path / "state.pt"

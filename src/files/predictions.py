@@ -1,6 +1,7 @@
-"""Prediction files: parquet with `ID` and six float32 probabilities, and where they come from in the metadata."""
+"""Prediction files: parquet with `ID` and six float32 probabilities, and their provenance in the metadata."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,63 +11,62 @@ import pyarrow.parquet as pq
 
 from src.errors import UserError, first_few
 from src.files.atomic import replacing
+from src.files.provenance import Provenance
 from src.files.tables import read_table
 from src.labels import LABELS
 
-
-@dataclass(frozen=True)
-class Origin:
-    """Which network predicted what."""
-
-    conf: str
-    fold: int  # the one that the network did not see
-    epoch: int
-    checkpoint: str  # SHA-256
-    split: str  # "valid" (out of fold) or "test"
-    slices: str  # ImageStore.fingerprint of what was predicted
-    views: str  # test-time augmentation
+_FOLDS = "folds"  # the metadata key of a bag's folds
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Probabilities of N slices. `origin` is None for files that were not made by this pipeline."""
+    """Probabilities of N slices. `provenance` is None for files that were not made by a network of this pipeline."""
 
     path: Path
-    ids: pd.Series  # (N,) slice ids, each once
+    ids: pd.Series  # (N,) unique slice ids
     probabilities: np.ndarray  # (N, 6) float32 in [0, 1], columns in the order of LABELS
-    origin: Origin | None
+    provenance: Provenance | None
+    folds: str | None = None  # for a bag's out-of-fold file: the fingerprint of the folds it was made with
 
 
 def write_predictions(
-    path: Path, ids: pd.Series | pd.Index, probabilities: np.ndarray, origin: Origin | None = None
+    path: Path,
+    ids: pd.Series | pd.Index,
+    probabilities: np.ndarray,
+    provenance: Provenance | None = None,
+    *,
+    folds: str | None = None,
 ) -> None:
-    """Write a prediction file, atomically. ids: (N,), probabilities: (N, 6); origin: None for those of a bag."""
+    """Write a prediction file, atomically. ids: (N,), probabilities: (N, 6).
+
+    provenance: None for a bag; folds: the fingerprint of the folds, for a bag's out-of-fold predictions.
+    """
     frame = pd.DataFrame(probabilities.astype(np.float32), columns=list(LABELS))
     frame.insert(0, "ID", ids.to_numpy())
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    metadata = {} if origin is None else {key: str(value) for key, value in asdict(origin).items()}
+    metadata = {} if provenance is None else {key: str(value) for key, value in provenance.record().items()}
+    if folds is not None:
+        metadata[_FOLDS] = folds
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
 
 
-def read_origin(path: Path) -> Origin | None:
-    """Where a prediction file comes from; None where it does not say or does not exist."""
+def read_provenance(path: Path) -> Provenance | None:
+    """The provenance of a prediction file; None where the file has none or does not exist."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
-        said = {key: metadata[key.encode()].decode() for key in Origin.__dataclass_fields__}
-        return Origin(**{**said, "fold": int(said["fold"]), "epoch": int(said["epoch"])})
-    except (OSError, pa.ArrowInvalid, KeyError, ValueError):
+        return Provenance.from_record(_metadata(path))
+    except (KeyError, ValueError, TypeError):
         return None
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read a prediction file, from here or elsewhere.
+    """Read a prediction file, whether this pipeline made it or not.
 
-    Raises UserError naming the file and the first few culprits where an id comes twice or a probability is not
-    finite or lies outside [0, 1].
+    Raises UserError naming the file and the first few offending values where an id is repeated or a probability is
+    not finite or lies outside [0, 1].
     """
-    frame = read_table(path, ("ID", *LABELS), made_by="bin/predict.sh")
+    frame = read_table(path, ("ID", *LABELS), step="predict")
     ids = frame["ID"].astype(str)
     try:
         probabilities = frame[list(LABELS)].to_numpy(dtype=np.float32)
@@ -80,4 +80,12 @@ def read_predictions(path: Path) -> Predictions:
         rows, columns = np.nonzero(bad)
         named = (f"{ids[r]} {LABELS[c]} {probabilities[r, c]}" for r, c in zip(rows, columns, strict=True))
         raise UserError(f"{path}: {bad.sum()} probabilities are not in [0, 1]: {first_few(named)}")
-    return Predictions(path, ids, probabilities, read_origin(path))
+    return Predictions(path, ids, probabilities, read_provenance(path), _metadata(path).get(_FOLDS))
+
+
+def _metadata(path: Path) -> Mapping[str, str]:
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        return {key.decode(): value.decode() for key, value in metadata.items()}
+    except (OSError, pa.ArrowInvalid, UnicodeDecodeError):
+        return {}

@@ -1,13 +1,13 @@
-"""Leaks and data quality of what preprocessing made, printed and kept in cache/audit.json.
+"""Check the preprocessed data for leaks and quality, print the findings and keep them in cache/audit.json.
 
-A patient, a study or an image in two folds is a leak, and fails the run. What training and test set share, labels that
-contradict each other and series with gaps are reported: they are the data's, and a reader of results should know them.
+A patient, a study or an image in two folds is a leak and fails the run. Patients, studies and images that are in both
+the training and the test set, contradictory labels and series with gaps are only reported: they are properties of the
+data, which readers of the results should know.
 """
 
 import json
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,31 +19,33 @@ from src.files.atomic import replacing
 from src.files.layout import Layout
 from src.files.tables import read_csv, read_table
 from src.labels import LABELS, SUBTYPES
-from src.preprocess.make_folds import MIN_BRAIN_SHARE
+from src.preprocess.make_folds import MIN_BRAIN_FRACTION
 
-GAP = 1.5  # times the series' median distance between neighbours: a slice is missing there, or the gantry moved on
-SAME_POSITION_MM = 0.001  # slices of a series that lie closer than this lie on each other
+# A gap is more than this many times the series' median distance between adjacent slices: a slice is missing there, or
+# the gantry moved on.
+GAP = 1.5
+SAME_POSITION_MM = 0.001  # slices of a series that are closer than this have the same position
 
 _TAGS = ("ID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "z", "reason")
 
 
 @dataclass(frozen=True)
-class Split:
-    """What preprocessing made of a training or test set.
+class AuditedSplit:
+    """A preprocessed training or test set.
 
-    slices: a row per stored slice, with `pixel_hash` and `brain_share`; the labels and `fold` are there for training.
+    slices: a row per stored slice, with `pixel_hash` and `brain_share`, and for training also the labels and `fold`.
     """
 
     slices: pd.DataFrame
     rejected: pd.DataFrame
 
     def images(self) -> pd.DataFrame:
-        """The slices that show enough brain for equal pixels to mean the same head."""
-        return self.slices[self.slices["brain_share"] >= MIN_BRAIN_SHARE]
+        """The slices that show enough brain that equal pixels mean the same head."""
+        return self.slices[self.slices["brain_share"] >= MIN_BRAIN_FRACTION]
 
 
-def audit(train: Split, test: Split) -> dict[str, Any]:
-    """Everything that the audit finds, as numbers and a few names, ready for JSON."""
+def audit(train: AuditedSplit, test: AuditedSplit) -> dict[str, Any]:
+    """All findings of the audit as numbers and a few example IDs, ready for JSON."""
     splits = {"train": train, "test": test}
     return {
         "between_folds": {
@@ -64,7 +66,7 @@ def audit(train: Split, test: Split) -> dict[str, Any]:
 
 
 def leaks(found: dict[str, Any]) -> str:
-    """What an audit found in several folds, as words; empty where there is nothing."""
+    """Describe what an audit found in several folds; empty if there is nothing."""
     return "; ".join(
         f"{shared['count']} {what} ({first_few(shared['examples'])})"
         for what, shared in found["between_folds"].items()
@@ -72,8 +74,8 @@ def leaks(found: dict[str, Any]) -> str:
     )
 
 
-def label_conflicts(train: Split) -> dict[str, int]:
-    """Identical images with different labels, and slices whose `any` contradicts the subtypes."""
+def label_conflicts(train: AuditedSplit) -> dict[str, int]:
+    """Count identical images with different labels, and slices whose `any` contradicts the subtypes."""
     images = train.images()
     repeated = images[images["pixel_hash"].duplicated(keep=False)]
     kinds = repeated.groupby("pixel_hash")[list(LABELS)].nunique()
@@ -88,7 +90,7 @@ def label_conflicts(train: Split) -> dict[str, int]:
 
 
 def series_positions(slices: pd.DataFrame) -> dict[str, int]:
-    """Series, and those whose slices have no position, lie on each other, leave gaps or are of several patients."""
+    """Count series, and those with missing positions, duplicate positions, gaps or slices of several patients."""
     ordered = slices.sort_values(["SeriesInstanceUID", "z"])
     series = ordered.groupby("SeriesInstanceUID")
     gap = series["z"].diff()
@@ -103,16 +105,16 @@ def series_positions(slices: pd.DataFrame) -> dict[str, int]:
 
 
 def prevalence(slices: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Number of slices, patients and the share of each label, fold by fold and in all."""
-    shares = slices.groupby("fold")[list(LABELS)].mean()
+    """The number of slices and of patients, and the fraction of slices with each label, by fold and overall."""
+    fractions = slices.groupby("fold")[list(LABELS)].mean()
     counts = slices.groupby("fold").agg(slices=("ID", "size"), patients=("PatientID", "nunique"))
-    table = counts.join(shares)
+    table = counts.join(fractions)
     table.loc["all"] = [len(slices), slices["PatientID"].nunique(), *slices[list(LABELS)].mean()]
     return {str(fold): row.to_dict() for fold, row in table.iterrows()}
 
 
 def report(found: dict[str, Any]) -> str:
-    """An audit for people: a few lines and a table."""
+    """Format an audit for reading: a few lines and a table."""
     between, shared, labels = found["between_folds"], found["between_train_and_test"], found["labels"]
     lines = [
         f"in several folds: {_counts(between)}",
@@ -133,27 +135,25 @@ def report(found: dict[str, Any]) -> str:
     return "\n".join([*lines, "prevalence in %, by fold", table.to_string(float_format="{:.2f}".format)])
 
 
-def read_split(layout: Layout, name: str) -> Split:
-    """Read what preprocessing made of "train" or "test". Raises UserError where something of it is missing."""
+def read_audited_split(layout: Layout, name: str) -> AuditedSplit:
+    """Read the preprocessed "train" or "test" set. Raises UserError if any part of it is missing."""
     labels = LABELS if name == "train" else ()
-    table = read_table(layout.table(name), (*_TAGS, *labels), made_by="bin/preprocess.sh")[[*_TAGS, *labels]]
-    index = read_table(
-        layout.store(name) / "index.parquet", ("ID", "pixel_hash", "brain_share"), made_by="bin/preprocess.sh"
-    )
+    table = read_table(layout.table(name), (*_TAGS, *labels), step="preprocess")[[*_TAGS, *labels]]
+    index = read_table(layout.store(name) / "index.parquet", ("ID", "pixel_hash", "brain_share"), step="preprocess")
     slices = table.merge(index[["ID", "pixel_hash", "brain_share"]], on="ID", validate="one_to_one")
     if name == "train":
-        folds = read_table(layout.folds, ("ID", "fold"), made_by="bin/preprocess.sh")
+        folds = read_table(layout.folds, ("ID", "fold"), step="preprocess")
         slices = slices.merge(folds[["ID", "fold"]], on="ID", how="left", validate="one_to_one")
         if slices["fold"].isna().any():
             lacking = slices.loc[slices["fold"].isna(), "ID"]
             raise UserError(
-                f"{layout.folds} lacks {len(lacking)} stored slices, {first_few(lacking)}; run bin/preprocess.sh again"
+                f"{layout.folds} lacks {len(lacking)} stored slices, {first_few(lacking)}", step="preprocess"
             )
-    return Split(slices, read_csv(layout.store(name) / "rejected.csv", ("ID", "reason"), dtype={"ID": "str"}))
+    return AuditedSplit(slices, read_csv(layout.store(name) / "rejected.csv", ("ID", "reason"), dtype={"ID": "str"}))
 
 
 def _in_several(slices: pd.DataFrame, what: str, where: str) -> dict[str, Any]:
-    """Values of a column that come with several values of another. An empty value says nothing."""
+    """Values of a column that occur with several values of another. Empty values mean unknown and are left out."""
     known = slices[slices[what] != ""]
     several = known.groupby(what)[where].nunique()
     return _named(several.index[several > 1])
@@ -172,21 +172,21 @@ def _counts(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Read arguments, audit, keep, report; fail for a leak."""
+    """Read the arguments, audit, save and print the findings; fail if there is a leak."""
     parser = Parser(
         prog="python -m src.preprocess.audit",
         description=__doc__,
         epilog="example: python -m src.preprocess.audit --root /data/ich",
     )
-    parser.add_argument("--root", type=Path, default=Path(), help="folder that holds cache/ (default: this one)")
+    parser.add_root()
     args = parser.parse_args()
     layout = Layout(args.root)
-    found = audit(read_split(layout, "train"), read_split(layout, "test"))
+    found = audit(read_audited_split(layout, "train"), read_audited_split(layout, "test"))
     with replacing(layout.audit) as temporary:
         temporary.write_text(json.dumps(found, indent=2, default=_plain) + "\n", encoding="utf-8")
     print(f"{layout.audit}:\n{report(found)}")
     if leaking := leaks(found):
-        raise UserError(f"in several folds: {leaking}; delete {layout.folds} and run bin/preprocess.sh again")
+        raise UserError(f"in several folds: {leaking}; delete {layout.folds}", step="preprocess")
 
 
 def _plain(value: object) -> object:

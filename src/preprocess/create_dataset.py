@@ -1,13 +1,14 @@
-"""From DICOM pixels to the image store: HU with the wrong-intercept repair, pixel hash, share of brain, rejects.
+"""Fill the image store from DICOM pixels: HU with the wrong-intercept repair, pixel hash, brain fraction, rejects.
 
-The task is a series, and its file is written whole or not at all: a run that was stopped, in whatever way, goes on with
-the series that are missing, damaged, or older than their slices. With --verify nothing is made, but everything read.
+Each task is one series, and its file is written whole or not at all. A run that was stopped for any reason resumes with
+the series whose files are missing, damaged or older than their slices. With --verify the whole store is read and
+nothing is written.
 """
 
 import hashlib
+import logging
 import os
 import shutil
-import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -17,13 +18,14 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from src.arguments import Parser, share
-from src.ct.brain import brain_share
+from src.arguments import Parser, fraction
+from src.ct.brain import brain_fraction
+from src.dicom import REASONS, UnreadableDicom, clipped_hounsfield_of, parse_stored, read_file
+from src.dicom.archive import ArchiveMember
+from src.dicom.sources import SOURCE_COLUMNS, Source, locations_of, require_folder, source_path, sources_of, state_of
 from src.errors import UserError, first_few, run_command
-from src.files.archive import Member
 from src.files.atomic import held_by_one_run, replacing, sweep_partials
-from src.files.dicom import REASONS, UnreadableDicom, parse_stored, read_file, stored_hounsfield_of
-from src.files.images import (
+from src.files.image_store import (
     BYTES_PER_PIXEL,
     INDEX_COLUMNS,
     PIXELS_PER_FILE,
@@ -37,18 +39,19 @@ from src.files.images import (
     series_files,
     write_series,
 )
-from src.files.sources import SOURCE_COLUMNS, Source, places_of, require_folder, source_path, sources_of, state_of
 from src.files.tables import read_csv, read_table, write_table
 from src.preprocess.engine import add_engine_arguments, engine_arguments, run_tasks
 
+_log = logging.getLogger(__name__)
+
 TABLE_COLUMNS = ("ID", "SeriesInstanceUID", "z_index", "rows", "columns", *SOURCE_COLUMNS, "reason", "message")
 
-MAX_REJECTED_SHARE = 0.01
-MAX_REJECTED_COUNT = 10  # fewer rejects than this never stop a run, whatever share they are
+MAX_REJECTED_FRACTION = 0.01
+MAX_REJECTED_COUNT = 10  # fewer rejected slices than this never fail a run, whatever their fraction
 
 
 class Rejected(NamedTuple):
-    """A slice that is not in the store, and why."""
+    """A slice that is not in the store, and the reason."""
 
     ID: str
     path: str
@@ -56,24 +59,25 @@ class Rejected(NamedTuple):
     message: str
 
 
-class Series(NamedTuple):
-    """A task: slices of one size, in z order, that go into one file."""
+class SeriesTask(NamedTuple):
+    """One task: slices of one size, in z order, that are written to one file."""
 
     file: str
     rows: int
     columns: int
-    slices: list[tuple[str, Source]]  # ID, where its bytes are
+    slices: list[tuple[str, Source]]  # (ID, source of its bytes)
 
 
 def create_dataset(table: pd.DataFrame, folder: Path, **engine: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Fill an image store with the slices of a table: (index, rejected), which are written into `folder` too.
+    """Fill an image store with the slices of a table and return (index, rejected), which are also written to `folder`.
 
-    index: a row per stored slice; rejected: a row per slice that is not stored, whether its header or its pixels were
-    at fault. Together they have every ID of the table once. engine: see `run_tasks`.
+    index: a row per stored slice; rejected: a row per slice that is not stored because of its header or its pixels.
+    Together they have every ID of the table once. engine: see `run_tasks`.
 
-    Raises UserError where the store is of another format or input, or where the disk lacks the room that it will take.
+    Raises UserError if the store has another format or was made from another input, or if the disk has too little free
+    space.
     """
-    folder = folder.resolve()  # workers may stand elsewhere
+    folder = folder.resolve()  # workers may have another working directory
     usable = table[table["reason"] == ""]
     files = {series.file: len(series.slices) * series.rows * series.columns for series in _series_of(usable)}
     with held_by_one_run(folder):
@@ -89,16 +93,16 @@ def create_dataset(table: pd.DataFrame, folder: Path, **engine: Any) -> tuple[pd
             desc="storing slices",
             total=len(usable),
             size=lambda result: len(result[0]) + len(result[1]),
-            shared=[folder, *places_of(usable)],
+            shared=[folder, *locations_of(usable)],
             **engine,
         )
         try:
-            with closing(results):  # which ends the workers
+            with closing(results):  # closing the generator ends the workers
                 for stored, rejects in results:
                     index += stored
                     rejected += rejects
         finally:
-            sweep_partials(folder)  # of workers that died, or were ended with the run
+            sweep_partials(folder)  # left by workers that died or were ended with the run
         if lost := {row.file for row in index} - series_files(folder):
             raise UserError(
                 f"{folder} lacks {len(lost)} files that workers wrote, {first_few(sorted(lost))}: on another disk?"
@@ -114,10 +118,10 @@ def create_dataset(table: pd.DataFrame, folder: Path, **engine: Any) -> tuple[pd
 def store_series(
     folder: str, file: str, rows: int, columns: int, slices: list[tuple[str, Source]]
 ) -> tuple[list[StoredSlice], list[Rejected]]:
-    """Read a series' slices in z order and write its file: (rows of the index, rejected slices).
+    """Read the slices of a series in z order and write its file; return (rows of the index, rejected slices).
 
-    Where the file is there already, whole, made from the same slices and not older than they, only what it lacks is
-    looked at again; where some of that can be read now (a decoder was installed, a disk mended), it is written anew.
+    If there is already an intact file of the same slices that is not older than they are, only the slices that it lacks
+    are read again. If one of them is readable now (a decoder was installed, a disk repaired), the file is rewritten.
     """
     path = Path(folder, file)
     rejected: list[Rejected] = []
@@ -138,33 +142,34 @@ def store_series(
     readable = _read_slices(slices, (rows, columns), rejected)
     written = write_series(path, readable, most=len(slices), shape=(rows, columns), source=source)
     if not written:
-        path.unlink(missing_ok=True)  # made when some of it could still be read
-    elif path.stat().st_mtime_ns < newest:  # clocks differ, or a slice comes from the future
+        path.unlink(missing_ok=True)  # it was written when some of the slices were still readable
+    elif path.stat().st_mtime_ns < newest:  # clocks differ, or the time of a slice is in the future
         os.utime(path, ns=(newest, newest))
     return written, rejected
 
 
-def check_rejected(rejected: pd.DataFrame, total: int, max_share: float) -> None:
-    """Raise UserError where more slices were rejected than a sound download has."""
-    if len(rejected) >= MAX_REJECTED_COUNT and len(rejected) > max_share * total:
+def check_rejected(rejected: pd.DataFrame, total: int, max_fraction: float) -> None:
+    """Raise UserError if more slices were rejected than an intact download would have."""
+    if len(rejected) >= MAX_REJECTED_COUNT and len(rejected) > max_fraction * total:
         raise UserError(
-            f"{len(rejected)} of {total} slices were rejected ({count_reasons(rejected)}), more than {max_share:.1%}; "
+            f"{len(rejected)} of {total} slices were rejected ({count_reasons(rejected)}), more than "
+            f"{max_fraction:.1%}; "
             "see rejected.csv, mend the download, or allow more with --max-rejected (MAX_REJECTED of preprocess.sh)"
         )
 
 
 def count_reasons(rejected: pd.DataFrame) -> str:
-    """How many slices were rejected for which reason, as words."""
+    """The number of rejected slices by reason, as text."""
     return ", ".join(f"{count} {reason}" for reason, count in sorted(Counter(rejected["reason"]).items()))
 
 
 def verify(folder: Path, **engine: Any) -> int:
-    """Read every byte of a store and return the number of its series' files. engine: see `run_tasks`.
+    """Read every byte of a store and return the number of its series files. engine: see `run_tasks`.
 
-    Raises UserError that names the files that are damaged, missing, or not as the index says.
+    Raises UserError naming the files that are damaged, missing or different from the index.
     """
     check_store(folder)
-    index = read_table(folder / "index.parquet", INDEX_COLUMNS, made_by="src.preprocess.create_dataset")
+    index = read_table(folder / "index.parquet", INDEX_COLUMNS, step="preprocess")
     files = sorted({*index["file"], *series_files(folder)})
     found = run_tasks(
         read_series_rows,
@@ -193,8 +198,8 @@ def verify(folder: Path, **engine: Any) -> int:
     return len(files)
 
 
-def _series_of(usable: pd.DataFrame) -> Iterator[Series]:
-    """A table's slices as tasks, in a fixed order."""
+def _series_of(usable: pd.DataFrame) -> Iterator[SeriesTask]:
+    """Divide the slices of a table into tasks, in a fixed order."""
     ordered = usable.sort_values(["SeriesInstanceUID", "rows", "columns", "z_index"], kind="stable")
     keys = list(zip(*(ordered[name].tolist() for name in ("SeriesInstanceUID", "rows", "columns")), strict=True))
     slices = list(zip(ordered["ID"].tolist(), sources_of(ordered), strict=True))
@@ -205,32 +210,33 @@ def _series_of(usable: pd.DataFrame) -> Iterator[Series]:
             most = max(1, PIXELS_PER_FILE // (rows * columns))
             for part, first in enumerate(range(start, end, most)):
                 last = min(first + most, end)
-                yield Series(series_file(uid, rows, columns, part), rows, columns, slices[first:last])
+                yield SeriesTask(series_file(uid, rows, columns, part), rows, columns, slices[first:last])
             start = end
 
 
 def _read_slices(
     slices: list[tuple[str, Source]], shape: tuple[int, int], rejected: list[Rejected]
 ) -> Iterator[SliceToStore]:
-    """Read slices one by one; those that cannot be are added to `rejected`."""
+    """Read slices one by one; unreadable ones are added to `rejected`."""
     for slice_id, source in slices:
         try:
             data = read_file(source)
             stored, header = parse_stored(data)
             if stored.shape != shape:
                 raise UnreadableDicom("bad_value", "the file has changed since the table was made")
-            pixels = stored_hounsfield_of(stored, header)
+            pixels = clipped_hounsfield_of(stored, header)
         except UnreadableDicom as error:
             rejected.append(Rejected(slice_id, source_path(source), error.reason, str(error)))
             continue
-        crc32 = source.crc32 if isinstance(source, Member) else zlib.crc32(data)  # a member's was compared
-        yield SliceToStore(slice_id, pixels, pixel_hash(stored), brain_share(pixels), crc32)
+        # the CRC of an archive member was already checked when it was read
+        crc32 = source.crc32 if isinstance(source, ArchiveMember) else zlib.crc32(data)
+        yield SliceToStore(slice_id, pixels, pixel_hash(stored), brain_fraction(pixels), crc32)
 
 
 def _fingerprint(slices: list[tuple[str, Source]]) -> tuple[str, int]:
-    """(a word that changes with the slices, their order and the sizes of their files, the newest file's time in ns).
+    """(fingerprint of the slices, their order and the sizes of their files; time of the newest file in ns).
 
-    The word is the same for an archive as for the folder that it unpacks to.
+    The fingerprint is the same for an archive as for the folder that it unpacks to.
     """
     digest, newest = hashlib.blake2b(digest_size=16), 0
     for slice_id, source in slices:
@@ -241,17 +247,19 @@ def _fingerprint(slices: list[tuple[str, Source]]) -> tuple[str, int]:
 
 
 def _same_members(kept: list[StoredSlice], slices: list[tuple[str, Source]]) -> bool:
-    """Whether an archive's members still are what was stored; of files, their times say so."""
+    """Whether archive members still have the CRCs that were stored. Plain files are checked by their times instead."""
     stored = {row.ID: row.file_crc32 for row in kept}
     return all(
-        stored.get(slice_id, source.crc32) == source.crc32 for slice_id, source in slices if isinstance(source, Member)
+        stored.get(slice_id, source.crc32) == source.crc32
+        for slice_id, source in slices
+        if isinstance(source, ArchiveMember)
     )
 
 
 def _clear_input(folder: Path, foreign: set[str], slice_ids: Iterable[str]) -> None:
-    """Delete files that the table has another place for by now: their slices changed size, series, or cannot be read.
+    """Delete outdated files: in the table their slices now have another size or series, or an unreadable header.
 
-    Raises UserError for files of slices that the table does not know: those are of another input.
+    Raises UserError for files with slices that the table lacks, because those are from another input.
     """
     known = set(slice_ids) if foreign else set()
     outdated = []
@@ -264,7 +272,7 @@ def _clear_input(folder: Path, foreign: set[str], slice_ids: Iterable[str]) -> N
             )
         outdated.append(folder / name)
     for path in outdated:
-        print(f"{path} is out of date: its slices are of another size or series now, or unreadable", file=sys.stderr)
+        _log.warning("%s is out of date: its slices are of another size or series now, or unreadable", path)
         path.unlink()
 
 
@@ -299,20 +307,21 @@ def _rows(table: pd.DataFrame, columns: tuple[str, ...]) -> Iterator[tuple[Any, 
 
 
 def main() -> None:
-    """Read arguments, fill the store or verify it, report."""
+    """Read the arguments, fill or verify the store, and report."""
     parser = Parser(
         prog="python -m src.preprocess.create_dataset",
         description=__doc__,
         epilog="example: python -m src.preprocess.create_dataset --table cache/train.parquet --output cache/train",
     )
-    parser.add_argument("--table", type=Path, help="the table that dicom_to_dataframe made; --verify needs none")
-    parser.add_argument("--output", type=Path, required=True, help="the image store's folder")
-    parser.add_argument("--verify", action="store_true", help="read every byte of the store, and name damaged files")
+    parser.add_argument("--table", type=Path, help="table made by dicom_to_dataframe; not needed with --verify")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the image store")
+    parser.add_argument("--verify", action="store_true", help="only read the whole store and name damaged files")
     parser.add_argument(
         "--max-rejected",
-        type=share,
-        default=MAX_REJECTED_SHARE,
-        help=f"share of rejected slices that fails the run, from {MAX_REJECTED_COUNT} on (default %(default)s)",
+        type=fraction,
+        default=MAX_REJECTED_FRACTION,
+        help=f"fail above this fraction of rejected slices, if at least {MAX_REJECTED_COUNT} are rejected "
+        "(default %(default)s)",
     )
     add_engine_arguments(parser)
     args = parser.parse_args()
@@ -322,7 +331,7 @@ def main() -> None:
         return
     if args.table is None:
         raise UserError("--table is missing; expected the table that src.preprocess.dicom_to_dataframe makes")
-    table = read_table(args.table, TABLE_COLUMNS, made_by="src.preprocess.dicom_to_dataframe")
+    table = read_table(args.table, TABLE_COLUMNS, step="preprocess")
     index, rejected = create_dataset(table, args.output, **engine)
     why = f" ({count_reasons(rejected)})" if len(rejected) else ""
     print(f"{args.output}: {len(index)} slices stored, {len(rejected)} rejected{why}")

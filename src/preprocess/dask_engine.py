@@ -1,8 +1,7 @@
-"""A dask cluster as an engine of joblib: the only part that knows dask, which only its users need to install."""
+"""A dask cluster as an engine of joblib. No other module imports dask, so only its users need to install it."""
 
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,16 +13,18 @@ from joblib import parallel_config
 
 from src.errors import UserError, first_few
 
-PATIENCE_S = 30  # with a cluster that is being started, or has lost its workers
+_log = logging.getLogger(__name__)
+
+PATIENCE_S = 30  # how long to wait for a cluster that is starting or has lost its workers
 LEAST_TASKS_AHEAD = 64
 GO_ON = "give the same command again: it goes on from what is finished"
 
 
 @contextmanager
 def dask_engine(jobs: int, address: str | None, shared: list[str]) -> Iterator[None]:
-    """Let joblib work on a running cluster, or without an address on a local one of `jobs` workers.
+    """Let joblib work on the cluster at an address, or without one on a local cluster of `jobs` workers.
 
-    shared: paths that every worker must see. Raises UserError where the cluster or its workers cannot be had.
+    shared: paths that every worker must see. Raises UserError if the cluster or its workers are not available.
     """
     try:
         from distributed import Client, KilledWorker, LocalCluster
@@ -32,7 +33,7 @@ def dask_engine(jobs: int, address: str | None, shared: list[str]) -> Iterator[N
         raise UserError("--engine dask needs dask: python -m pip install --requirement requirements-dask.txt") from None
     for name in list(logging.root.manager.loggerDict):
         if name.split(".")[0] in ("distributed", "tornado", "asyncio"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # they report what comes out as one line below
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the errors below report the same in one line
     try:
         cluster: Any = address or LocalCluster(
             n_workers=jobs, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
@@ -57,10 +58,10 @@ def dask_engine(jobs: int, address: str | None, shared: list[str]) -> Iterator[N
 
 
 def _prepare(client: Any, shared: list[str]) -> None:
-    """Wait for workers, let them find this code, and make sure that they see what the tasks are about."""
+    """Wait for workers, make this code importable on them, and check that they see the shared paths."""
     from distributed import WorkerPlugin
 
-    # wherever scheduler and workers were started; as a plugin, for workers that join later too
+    # scheduler and workers may have been started in any folder; a plugin also runs on workers that join later
     find_us = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})"
 
     class FindUs(WorkerPlugin):
@@ -74,7 +75,7 @@ def _prepare(client: Any, shared: list[str]) -> None:
     except TimeoutError as error:
         raise UserError("the dask scheduler has no workers; start some (docs/cluster.md)") from error
     found = len(client.scheduler_info(n_workers=-1)["workers"])
-    print(f"dask: {found} workers at {client.scheduler.address}", file=sys.stderr, flush=True)
+    _log.warning("dask: %d workers at %s", found, client.scheduler.address)
     client.run_on_scheduler(exec, find_us)
     client.register_plugin(FindUs())
     for place in shared:
@@ -87,19 +88,19 @@ def _backend(client: Any) -> Any:
     from joblib._dask import DaskDistributedBackend
 
     class Backend(DaskDistributedBackend):
-        """joblib's own, with two things mended (joblib 1.6.0)."""
+        """joblib's dask backend with two corrections (joblib 1.6.0)."""
 
         def __init__(self) -> None:
             super().__init__(client=client)
             self.under_way: set[Any] = set()  # futures
 
         def effective_n_jobs(self, n_jobs: int) -> int:
-            # asked once, at the start: for a single worker joblib would do the work in this process, and for few it
-            # would hand out too little for those that join later
+            # joblib calls this once, at the start: with a single worker it would do the work in this process, and with
+            # few workers it would submit too few tasks for those that join later
             return max(LEAST_TASKS_AHEAD, super().effective_n_jobs(n_jobs))
 
         def submit(self, func: Any, callback: Any = None) -> Any:
-            # of a task that the cluster gave up nobody would hear
+            # without the second callback, joblib would not learn that the cluster gave up a task
             future = super().submit(func, callback)
             self.under_way.add(future)
             future.add_done_callback(self.under_way.discard)
@@ -111,7 +112,7 @@ def _backend(client: Any) -> Any:
 
 @contextmanager
 def _watching(client: Any, backend: Any) -> Iterator[None]:
-    """End the work where the cluster has lost all its workers and none comes back: dask itself would wait for ever."""
+    """End the work if the cluster has lost all its workers and none comes back; dask itself would wait for ever."""
     ended = threading.Event()
 
     def watch() -> None:
@@ -119,7 +120,7 @@ def _watching(client: Any, backend: Any) -> Iterator[None]:
         while not ended.wait(1):
             try:
                 alone = client.status == "running" and not client.scheduler_info(n_workers=-1)["workers"]
-            except OSError:  # the scheduler is lost, which the tasks themselves hear of
+            except OSError:  # the scheduler is lost, and the tasks report that themselves
                 return
             alone_since = (alone_since or time.monotonic()) if alone else None
             if alone_since is not None and time.monotonic() - alone_since > PATIENCE_S:
@@ -141,7 +142,7 @@ def _closing(cluster: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        # a worker that is just being started anew cannot be closed, and ends with this process; what ended the work
-        # must not be hidden by that
+        # a worker that is just being restarted cannot be closed, and ends with this process; the resulting error must
+        # not hide the one that ended the work
         with suppress(Exception):
             cluster.close()

@@ -1,4 +1,4 @@
-"""The label CSV and the DICOM headers, never the pixels, as one table: a row per slice."""
+"""Join the label CSV and the DICOM headers into one table, a row per slice; pixels are not read."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, fields
@@ -10,10 +10,10 @@ import pandas as pd
 
 from src.arguments import Parser
 from src.ct.geometry import positions_along_normal
+from src.dicom import Header, UnreadableDicom, read_header
+from src.dicom.sources import Source, find_slices, require_folder, source_columns
 from src.errors import UserError, run_command
-from src.files.dicom import Header, UnreadableDicom, read_header
 from src.files.label_csv import pivot_labels
-from src.files.sources import Source, find_slices, require_folder, source_columns
 from src.files.tables import write_table
 from src.preprocess.engine import add_engine_arguments, engine_arguments, run_tasks
 
@@ -24,16 +24,16 @@ _ORIENTATION = [f"{line}_cosine_{axis}" for line in ("row", "column") for axis i
 
 
 def read_headers(ids: list[str], sources: list[Source]) -> pd.DataFrame:
-    """Read the headers of some slices: a row per ID, `reason` and `message` empty where the header is usable."""
+    """Read the headers of some slices: a row per ID; `reason` and `message` are empty if the header is usable."""
     require_folder(sources)
     return pd.DataFrame(list(_header_rows(ids, sources))).assign(**source_columns(sources))
 
 
 def place_slices(table: pd.DataFrame) -> pd.DataFrame:
-    """Add where each slice lies in its series: `z` in mm along its normal, `z_index` from 0, `n_slices`.
+    """Add the position of each slice in its series: `z` in mm along its normal, `z_index` from 0, `n_slices`.
 
-    `z` is NaN where the header does not say; such slices come last in their series. Slices without a series (their
-    header was unreadable) have `z_index` -1 and `n_slices` 0.
+    `z` is NaN if the header does not give it; such slices come last in their series. Slices without a series, because
+    their header was unreadable, have `z_index` -1 and `n_slices` 0.
     """
     z = positions_along_normal(table[_POSITION].to_numpy(dtype=float), table[_ORIENTATION].to_numpy(dtype=float))
     usable = (table["reason"] == "").to_numpy()
@@ -46,7 +46,7 @@ def place_slices(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def dicom_to_dataframe(csv: Path, images: Path, *, test: bool = False, **engine: Any) -> tuple[pd.DataFrame, int]:
-    """Join the CSV's slices with their headers: (a row per slice of the CSV, number of repeated CSV rows).
+    """Join the slices of the CSV with their headers: (a row per slice of the CSV, number of repeated CSV rows).
 
     images: a folder of DICOM files, or a zip archive that holds them at any depth. Slices whose file is missing or
     unreadable stay in the table, with a `reason`. engine: see `run_tasks`.
@@ -71,7 +71,8 @@ def _header_rows(ids: list[str], sources: list[Source]) -> Iterator[dict[str, ob
     for slice_id, source in zip(ids, sources, strict=True):
         try:
             tags = _tag_columns(read_header(source))
-            tags["SeriesInstanceUID"] = tags["SeriesInstanceUID"] or slice_id  # of no series: one by itself
+            # a slice without a series is a series by itself
+            tags["SeriesInstanceUID"] = tags["SeriesInstanceUID"] or slice_id
             reason = message = ""
         except UnreadableDicom as error:
             tags, reason, message = _NO_TAGS, error.reason, str(error)
@@ -80,6 +81,7 @@ def _header_rows(ids: list[str], sources: list[Source]) -> Iterator[dict[str, ob
 
 def _tag_columns(header: Header) -> dict[str, object]:
     tags = asdict(header)
+    del tags["SOPInstanceUID"]  # in the competition it is the ID of the slice
     position, orientation = tags.pop("position"), tags.pop("orientation")
     return {
         **tags,
@@ -96,24 +98,24 @@ _NO_TAGS: dict[str, object] = {
     **{
         field.name: _empty_value(field.type)
         for field in fields(Header)
-        if field.name not in ("position", "orientation")
+        if field.name not in ("position", "orientation", "SOPInstanceUID")
     },
     **{name: float("nan") for name in (*_POSITION, *_ORIENTATION)},
 }
 
 
 def main() -> None:
-    """Read arguments, make the table, report."""
+    """Read the arguments, make the table, and report."""
     parser = Parser(
         prog="python -m src.preprocess.dicom_to_dataframe",
         description=__doc__,
         epilog="example: python -m src.preprocess.dicom_to_dataframe --csv input/stage_2_train.csv "
         "--images input/stage_2_train --output cache/train.parquet",
     )
-    parser.add_argument("--csv", type=Path, required=True, help="Kaggle's labels, or its sample submission with --test")
-    parser.add_argument("--images", type=Path, required=True, help="folder of ID_....dcm files, or a zip with them")
-    parser.add_argument("--output", type=Path, required=True, help="the table to write, parquet")
-    parser.add_argument("--test", action="store_true", help="the CSV is a sample submission: ignore its Label")
+    parser.add_argument("--csv", type=Path, required=True, help="Kaggle's label CSV, or sample submission with --test")
+    parser.add_argument("--images", type=Path, required=True, help="folder or zip of ID_....dcm files")
+    parser.add_argument("--output", type=Path, required=True, help="parquet table to write")
+    parser.add_argument("--test", action="store_true", help="the CSV is a sample submission; ignore its Label column")
     add_engine_arguments(parser)
     args = parser.parse_args()
     table, repeated = dicom_to_dataframe(args.csv, args.images, test=args.test, **engine_arguments(args))

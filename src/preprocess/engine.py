@@ -1,7 +1,7 @@
-"""The engines that preprocessing runs on, all through joblib: this process, its cores, or a cluster.
+"""The engines of preprocessing, all through joblib: this process, the cores of this machine, or a cluster.
 
-A task is a function's arguments: plain numbers, strings, tuples and lists, which every engine sends along with the
-task itself. (Larger objects would be handed to one worker first, and be lost with it.)
+A task consists of the arguments of a function: plain numbers, strings, tuples and lists, which every engine sends along
+with the task itself. Larger objects would be sent to one worker first, and would be lost with it.
 """
 
 import argparse
@@ -22,18 +22,18 @@ from src.progress import progress
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--engine`, `--jobs` and `--dask-address`, which are also the names of `run_tasks`'s arguments."""
+    """Add `--engine`, `--jobs` and `--dask-address`, named like the arguments of `run_tasks`."""
     parser.add_argument(
         "--engine", choices=list(ENGINES), default="loky", help="this process, its cores, or a cluster (default loky)"
     )
-    parser.add_argument("--jobs", type=positive, default=os.cpu_count(), help="workers on this machine (all cores)")
+    parser.add_argument("--jobs", type=positive, default=os.cpu_count(), help="local workers (default: all cores)")
     parser.add_argument(
-        "--dask-address", metavar="tcp://HOST:PORT", help="the scheduler of a running cluster (default: a local one)"
+        "--dask-address", metavar="tcp://HOST:PORT", help="scheduler of a running cluster (default: a local cluster)"
     )
 
 
 def engine_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    """What `add_engine_arguments` parsed, as keyword arguments."""
+    """The options of `add_engine_arguments` as keyword arguments of `run_tasks`."""
     if args.dask_address and args.engine != "dask":
         raise UserError(f"--dask-address goes with --engine dask, not with {args.engine}")
     return {"engine": args.engine, "jobs": args.jobs, "dask_address": args.dask_address}
@@ -54,9 +54,9 @@ def run_tasks(
 ) -> Generator[Any, None, None]:
     """Call `function(*task)` for each task, in parallel, and yield the results in the order of the tasks.
 
-    Tasks are taken from their iterable as workers become free. Progress is shown in units, `total` of them; `size` says
-    how many of them a result stands for. shared: what every worker must see. Raises UserError where workers die, cannot
-    be had, or stand on another disk.
+    Tasks are taken from the iterable as workers become free. Progress is shown in units, `total` of them; `size` gives
+    the number of units that a result stands for. shared: paths that every worker must see. Raises UserError if workers
+    die, are not available, or do not see these paths.
     """
     engine = "serial" if engine == "loky" and jobs == 1 else engine
     places = [str(path.resolve()) for path in shared]
@@ -76,7 +76,7 @@ def run_tasks(
 
 
 def _unless_orphaned(parent: int, function: Callable[..., Any], *task: Any) -> Any:
-    """A task of a run that may have been killed: its workers would go on with what they were given."""
+    """Run a task, unless the parent was killed: its workers would otherwise go on with the tasks they already have."""
     if os.getppid() != parent:
         os._exit(0)
     return function(*task)
@@ -90,7 +90,7 @@ def _serial(jobs: int, dask_address: str | None, shared: list[str]) -> Iterator[
 
 @contextmanager
 def _loky(jobs: int, dask_address: str | None, shared: list[str]) -> Iterator[None]:
-    # where workers are ended early, loky's helper process may warn of what they held, after the line that says why
+    # if workers end early, loky's helper process may warn about their resources, after the line with the actual error
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     with parallel_config(backend="loky", n_jobs=jobs):
         yield

@@ -1,4 +1,4 @@
-"""Folds for cross-validation: patients never split, every label balanced, the rarest first."""
+"""Make folds for cross-validation that never split a patient and balance every label, the rarest first."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,21 +13,21 @@ from src.errors import UserError, first_few, run_command
 from src.files.tables import read_csv, read_table, write_table
 from src.labels import LABELS
 
-# A slice with less brain than this is mostly air: equal pixels there do not mean the same head.
-MIN_BRAIN_SHARE = 0.02
+# A slice with less brain than this is mostly air, where equal pixels do not mean the same head.
+MIN_BRAIN_FRACTION = 0.02
 
 
 def make_folds(table: pd.DataFrame, *, n_folds: int = 5, seed: int = 0) -> pd.DataFrame:
     """Assign each slice to a fold: (`ID`, `PatientID`, `fold`) in the row order of `table`.
 
-    table: `ID`, `PatientID`, `pixel_hash`, `brain_share` and the six labels; `StudyInstanceUID` where it is known.
+    table: `ID`, `PatientID`, `pixel_hash`, `brain_share` and the six labels; `StudyInstanceUID` if it is known.
 
-    The unit is a group of patients linked by identical slices or a study, usually one patient. Groups are dealt out
-    label by label, the rarest label first and the group with most of it first, then those without a bleed. Each goes to
-    the fold where it leaves the folds most equal: in every label and in their number of slices, each measured as a
-    share of its total. `seed` decides between equals.
+    The unit is a group of patients linked by identical slices or a study, usually one patient. Groups are assigned
+    label by label, the rarest label first and the group with most of it first; groups without a bleed come last. Each
+    goes to the fold that makes the folds most equal in every label and in the number of slices, each measured as a
+    fraction of its total. `seed` breaks ties.
 
-    Raises UserError where there are fewer groups than folds.
+    Raises UserError if there are fewer groups than folds.
     """
     groups = linked_patients(table)
     n_groups = int(groups.max()) + 1 if len(groups) else 0
@@ -38,20 +38,20 @@ def make_folds(table: pd.DataFrame, *, n_folds: int = 5, seed: int = 0) -> pd.Da
     counted = [np.bincount(groups, weights=table[label], minlength=n_groups) for label in LABELS]
     counted.append(np.bincount(groups, minlength=n_groups).astype(float))
     totals = np.array([column.sum() for column in counted])
-    shares = np.stack(counted, axis=1) / np.maximum(totals, 1)  # (groups, labels and slices)
+    fractions = np.stack(counted, axis=1) / np.maximum(totals, 1)  # (groups, labels and slices)
 
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(n_groups)
     fold_of = np.full(n_groups, -1)
-    held = np.zeros((n_folds, len(totals)))  # each fold's share of each label and of the slices
+    held = np.zeros((n_folds, len(totals)))  # each fold's fraction of each label and of the slices
     for column in np.argsort(totals, kind="stable"):  # the number of slices, the largest total, comes last
-        waiting = shuffled[(fold_of[shuffled] < 0) & (shares[shuffled, column] > 0)]
-        for group in waiting[np.argsort(-shares[waiting, column], kind="stable")]:
-            # what the sum of squared shares grows by: least where the fold lacks most of what the group brings
-            growth = (held * shares[group]).sum(axis=1)
+        waiting = shuffled[(fold_of[shuffled] < 0) & (fractions[shuffled, column] > 0)]
+        for group in waiting[np.argsort(-fractions[waiting, column], kind="stable")]:
+            # growth of the sum of squared fractions: least in the fold that lacks most of what the group adds
+            growth = (held * fractions[group]).sum(axis=1)
             fold = rng.choice(np.flatnonzero(growth == growth.min()))
             fold_of[group] = fold
-            held[fold] += shares[group]
+            held[fold] += fractions[group]
     return pd.DataFrame(
         {
             "ID": table["ID"].to_numpy(),
@@ -62,14 +62,14 @@ def make_folds(table: pd.DataFrame, *, n_folds: int = 5, seed: int = 0) -> pd.Da
 
 
 def linked_patients(table: pd.DataFrame) -> np.ndarray:
-    """Which group each slice's patient belongs to: (N,) integers from 0.
+    """The group of each slice's patient: (N,) integers from 0.
 
-    Patients are of one group where a chain of identical slices or of studies links them. Constant or nearly brainless
-    slices link nobody.
+    Patients belong to one group if a chain of identical slices or of studies links them. Slices that are constant or
+    show almost no brain do not link patients.
     """
     patients, _ = pd.factorize(table["PatientID"])
     n_patients = int(patients.max()) + 1 if len(patients) else 0
-    # a graph of patients, images and studies: an edge wherever a patient has an image or a study
+    # the nodes of this graph are patients, images and studies; edges join each patient with their images and studies
     ends, nodes = [], n_patients
     for links, name in _links(table):
         values, unique = pd.factorize(table[name].to_numpy()[links])
@@ -83,32 +83,30 @@ def linked_patients(table: pd.DataFrame) -> np.ndarray:
 
 
 def _links(table: pd.DataFrame) -> Iterator[tuple[np.ndarray, str]]:
-    """Columns that link patients, each with the rows where it does."""
-    yield table["brain_share"].to_numpy() >= MIN_BRAIN_SHARE, "pixel_hash"
+    """The rows and the name of each column that links patients."""
+    yield table["brain_share"].to_numpy() >= MIN_BRAIN_FRACTION, "pixel_hash"
     if "StudyInstanceUID" in table:
         yield (table["StudyInstanceUID"] != "").to_numpy(), "StudyInstanceUID"
 
 
 def main() -> None:
-    """Read arguments, make the folds, report."""
+    """Read the arguments, make the folds, and report."""
     parser = Parser(
         prog="python -m src.preprocess.make_folds",
         description=__doc__,
         epilog="example: python -m src.preprocess.make_folds --table cache/train.parquet --store cache/train "
         "--output cache/folds.parquet",
     )
-    parser.add_argument("--table", type=Path, required=True, help="the training table that dicom_to_dataframe made")
-    parser.add_argument("--store", type=Path, required=True, help="the image store of the same slices")
-    parser.add_argument("--output", type=Path, required=True, help="the folds to write, parquet")
+    parser.add_argument("--table", type=Path, required=True, help="training table made by dicom_to_dataframe")
+    parser.add_argument("--store", type=Path, required=True, help="image store of the same slices")
+    parser.add_argument("--output", type=Path, required=True, help="parquet table of folds to write")
     parser.add_argument("--folds", type=int, default=5, help="number of folds (default 5)")
-    parser.add_argument("--seed", type=natural, default=0, help="decides ties (default 0)")
+    parser.add_argument("--seed", type=natural, default=0, help="breaks ties (default 0)")
     args = parser.parse_args()
     if args.folds < 2:
         raise UserError(f"--folds {args.folds}: expected at least 2")
-    table = read_table(args.table, ("ID", "PatientID", *LABELS), made_by="src.preprocess.dicom_to_dataframe")
-    index = read_table(
-        args.store / "index.parquet", ("ID", "pixel_hash", "brain_share"), made_by="src.preprocess.create_dataset"
-    )
+    table = read_table(args.table, ("ID", "PatientID", *LABELS), step="preprocess")
+    index = read_table(args.store / "index.parquet", ("ID", "pixel_hash", "brain_share"), step="preprocess")
     rejected = read_csv(args.store / "rejected.csv", ("ID",), dtype={"ID": "str"})
     differing = pd.Index(table["ID"]).symmetric_difference(pd.Index([*index["ID"], *rejected["ID"]]))
     if len(differing):

@@ -1,17 +1,17 @@
-"""Take the CSV files out of Kaggle's zip, those that are not there yet; the slices stay in it."""
+"""Unpack the CSV files of Kaggle's zip that are not there yet; the slices stay in the zip."""
 
 from pathlib import Path
 
 from src.arguments import Parser
+from src.dicom.archive import extract
 from src.errors import UserError, run_command
-from src.files.archive import extract
 from src.files.atomic import replacing
 
 NAMES = tuple(f"stage_{stage}_{name}.csv" for stage in (2, 1) for name in ("train", "sample_submission"))
 
 
 def main() -> None:
-    """Read arguments, unpack, report."""
+    """Read the arguments, unpack, and report."""
     parser = Parser(
         prog="python -m src.preprocess.unpack_csv",
         description=__doc__,
@@ -19,7 +19,7 @@ def main() -> None:
         "--archive input/rsna-intracranial-hemorrhage-detection.zip --output input",
     )
     parser.add_argument("--archive", type=Path, required=True, help="Kaggle's zip")
-    parser.add_argument("--output", type=Path, required=True, help="the folder to put them into")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the CSV files")
     args = parser.parse_args()
     if not args.archive.is_file():
         raise UserError(f"{args.archive} is missing; expected Kaggle's zip")

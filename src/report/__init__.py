@@ -1,1 +1,1 @@
-"""Pictures for people."""
+"""Pictures for visual inspection."""

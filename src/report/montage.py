@@ -1,4 +1,4 @@
-"""Slices side by side, as a radiologist would look at them: one picture of many DICOM files."""
+"""Draw the slices of many DICOM files side by side in one picture, as a radiologist would look at them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,18 +8,18 @@ import numpy as np
 
 from src.arguments import Parser, positive
 from src.ct.windows import apply_windows
+from src.dicom import UnreadableDicom, read_hounsfield
 from src.errors import UserError, first_few, run_command
 from src.files.atomic import replacing
-from src.files.dicom import UnreadableDicom, read_hounsfield
 
 VIEWS = {"brain": 0, "blood": 1, "soft": 2}  # channel of THREE_WINDOWS
 
 
 def montage(paths: Sequence[Path], views: Sequence[str], size: int, columns: int) -> np.ndarray:
-    """Draw files as tiles of size x size: (rows, columns, 3) uint8 BGR.
+    """Draw DICOM files as tiles of size x size: (rows, columns, 3) uint8 BGR.
 
-    Each of `views` (names of VIEWS, or "all": the three windows as red, green and blue) is a block of rows of its own.
-    Raises UserError for a file that is no readable slice.
+    Each of `views` (names of VIEWS, or "all": the three windows as red, green and blue) has its own block of rows.
+    Raises UserError for a file that is not a readable slice.
     """
     try:
         slices = [read_hounsfield(path) for path in paths]
@@ -49,7 +49,7 @@ def _tile(hu: np.ndarray, view: str, size: int) -> np.ndarray:
 
 
 def main() -> None:
-    """Read arguments, draw, write."""
+    """Read the arguments, draw the picture, and write it."""
     parser = Parser(
         prog="python -m src.report.montage",
         description=__doc__,
@@ -57,9 +57,9 @@ def main() -> None:
     )
     parser.add_argument("files", type=Path, nargs="+", help="DICOM files, drawn in this order")
     parser.add_argument("--views", nargs="+", choices=(*VIEWS, "all"), default=["all"], help="a block of rows for each")
-    parser.add_argument("--size", type=positive, default=256, help="pixels of a tile (default 256)")
+    parser.add_argument("--size", type=positive, default=256, help="side of a tile in pixels (default 256)")
     parser.add_argument("--columns", type=positive, default=6, help="tiles in a row (default 6)")
-    parser.add_argument("--output", type=Path, required=True, help="the PNG to write")
+    parser.add_argument("--output", type=Path, required=True, help="PNG file to write")
     args = parser.parse_args()
     if args.output.suffix.lower() != ".png":
         raise UserError(f"--output {args.output}: expected a name that ends with .png")

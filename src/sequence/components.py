@@ -1,4 +1,4 @@
-"""Principal components of embeddings, which take a tenth of the disk."""
+"""Principal components of embeddings, which take a tenth of the disk space."""
 
 import zipfile
 from pathlib import Path
@@ -10,7 +10,11 @@ from src.errors import UserError
 from src.files.atomic import replacing
 
 
-class Components:
+class TooManyComponents(UserError):  # noqa: N818 - it names what was asked for
+    """More principal components are asked for than the embeddings have."""
+
+
+class PrincipalComponents:
     """A projection of embeddings to their first K principal components. mean: (D,), axes: (K, D)."""
 
     def __init__(self, mean: np.ndarray, axes: np.ndarray) -> None:
@@ -22,28 +26,28 @@ class Components:
         return projected
 
 
-def fit_components(embeddings: np.ndarray, count: int) -> Components:
-    """The first `count` principal components of embeddings (n, D). Raises UserError where there are not so many."""
+def fit_components(embeddings: np.ndarray, count: int) -> PrincipalComponents:
+    """The first `count` principal components of embeddings (n, D). Raises TooManyComponents where there are fewer."""
     most = min(embeddings.shape)
     if count > most:
-        raise UserError(
-            f"--pca {count}: {embeddings.shape[0]} training slices with embeddings of {embeddings.shape[1]} numbers "
-            f"have {most} components at most"
+        raise TooManyComponents(
+            f"{count} principal components: {embeddings.shape[0]} training slices with embeddings of "
+            f"{embeddings.shape[1]} numbers have {most} at most"
         )
     found = PCA(count, svd_solver="covariance_eigh").fit(embeddings)
-    return Components(found.mean_, found.components_)
+    return PrincipalComponents(found.mean_, found.components_)
 
 
-def write_components(path: Path, components: Components, key: str) -> None:
-    """Keep components, atomically. key: a word for what they were fitted on."""
+def write_components(path: Path, components: PrincipalComponents, key: str) -> None:
+    """Write components, atomically. key: identifies what they depend on."""
     with replacing(path) as temporary:
         np.savez(temporary, key=np.array(key), mean=components.mean, axes=components.axes)
 
 
-def read_components(path: Path, key: str) -> Components | None:
-    """What was kept under that key; None where nothing was."""
+def read_components(path: Path, key: str) -> PrincipalComponents | None:
+    """Read components; None where the file is missing, damaged or has another key."""
     try:
-        with np.load(path, allow_pickle=False) as saved:  # a zip, so checksums are compared
-            return Components(saved["mean"], saved["axes"]) if str(saved["key"]) == key else None
+        with np.load(path, allow_pickle=False) as saved:  # a zip file, so its checksums are verified
+            return PrincipalComponents(saved["mean"], saved["axes"]) if str(saved["key"]) == key else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -1,7 +1,7 @@
-"""The sequence models: corrections to a classifier's logits, from what it makes of all slices of a series.
+"""The sequence models: corrections to a classifier's logits, from its embeddings of all slices of a series.
 
-That the neighbouring slices help, and embeddings more than predictions alone, was found in the competition: its first
-and second places both ended in a recurrent network over a series' embeddings (Wang et al., NeuroImage: Clinical, 2021).
+The competition showed that adjacent slices help, and embeddings more than predictions alone: its first and second
+places both ended in a recurrent network over a series' embeddings (Wang et al., NeuroImage: Clinical, 2021).
 """
 
 import math
@@ -13,17 +13,18 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from src.config import RecurrentConf, SequenceConfig, TransformerConf
 from src.labels import LABELS
-from src.sequence.series import PLACES, Batch
+from src.sequence.series import POSITION_FEATURES
 
-LOGIT_SCALE = 4.0  # logits of a sure classifier become about 1
-NEAREST_MM, FURTHEST_MM = 5.0, 80.0  # over which the heads of a transformer begin to look
+LOGIT_SCALE = 4.0  # scales the logits of a confident classifier to about 1
+NEAREST_MM, FURTHEST_MM = 5.0, 80.0  # reach of a transformer's heads before training
 
 
 class SequenceNetwork(nn.Module):
-    """From a batch of series to logits: (B, T, 6), of which those of padding mean nothing.
+    """From a batch of series to logits: (B, T, 6), of which those of padding are meaningless.
 
-    It adds to the classifier's logits, and begins by adding nothing. dimensions: of an embedding. prior: (6,)
-    prevalences in the training slices, which stand for the classifier's opinion where training hides it.
+    It adds corrections to the classifier's logits; before training the corrections are zero. dimensions: of an
+    embedding. prior: (6,) prevalences in the training slices, which replace the classifier's logits where training
+    hides them.
     """
 
     prior_logits: torch.Tensor  # (6,)
@@ -37,7 +38,7 @@ class SequenceNetwork(nn.Module):
             nn.LayerNorm(dimensions), nn.Dropout(config.embedding_dropout), nn.Linear(dimensions, width), nn.GELU()
         )
         self.join = nn.Sequential(
-            nn.Linear(3 * width + len(LABELS) + PLACES, width), nn.GELU(), nn.Dropout(config.dropout)
+            nn.Linear(3 * width + len(LABELS) + POSITION_FEATURES, width), nn.GELU(), nn.Dropout(config.dropout)
         )
         self.along_z = MODELS[config.model.name](config)
         last = nn.Linear(self.along_z.width_out, len(LABELS))
@@ -45,31 +46,40 @@ class SequenceNetwork(nn.Module):
         nn.init.zeros_(last.bias)
         self.head = nn.Sequential(nn.LayerNorm(self.along_z.width_out), nn.Dropout(config.dropout), last)
 
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """Return logits (B, T, 6)."""
-        mask = batch["mask"][..., None]  # (B, T, 1)
-        logits = self._doubted(batch["logits"])
-        slices = self.project(batch["embedding"]) * mask  # (B, T, W)
-        before, after = differences(slices, batch["mask"])
-        features = torch.cat([slices, before, after, logits / LOGIT_SCALE, batch["places"]], dim=-1)
-        seen = self.along_z(self.join(features) * mask, batch)
-        return logits + self.head(seen).float()
+    def forward(
+        self,
+        embedding: torch.Tensor,
+        logits: torch.Tensor,
+        positions: torch.Tensor,
+        z: torch.Tensor,
+        mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return logits (B, T, 6) of B series of at most T slices.
 
-    def _doubted(self, logits: torch.Tensor) -> torch.Tensor:
-        """In training, hide some slices' logits and blur the others'.
+        embedding: (B, T, D); logits: (B, T, 6), the classifier's; positions: (B, T, 5), see `position_features`; z:
+        (B, T) mm; mask: (B, T) bool, False for padding.
+        """
+        logits = self._perturbed(logits)
+        slices = self.project(embedding) * mask[..., None]  # (B, T, W)
+        before, after = differences(slices, mask)
+        features = torch.cat([slices, before, after, logits / LOGIT_SCALE, positions], dim=-1)
+        read = self.along_z(self.join(features) * mask[..., None], z, mask)
+        return logits + self.head(read).float()
 
-        The classifier was trained on the slices that this network is trained on, and is surer of them than it will be
-        of any others.
+    def _perturbed(self, logits: torch.Tensor) -> torch.Tensor:
+        """In training, hide some slices' logits and add noise to the others'.
+
+        The classifier was trained on the same slices as this network, so it is more confident on them than on others.
         """
         if not self.training:
             return logits
         hidden = torch.rand(logits.shape[:-1], device=logits.device) < self.logit_dropout  # (B, T)
-        blurred = logits + self.logit_noise * torch.randn_like(logits)
-        return torch.where(hidden[..., None], self.prior_logits, blurred)
+        noisy = logits + self.logit_noise * torch.randn_like(logits)
+        return torch.where(hidden[..., None], self.prior_logits, noisy)
 
 
 def differences(slices: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """From the previous and from the next slice, 0 where there is none.
+    """Differences from the previous and from the next slice, 0 where there is none.
 
     slices (B, T, W), mask (B, T) -> (B, T, W) twice.
     """
@@ -78,7 +88,7 @@ def differences(slices: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor,
 
 
 class Recurrent(nn.Module):
-    """A GRU or LSTM in both directions, beside what went in: (B, T, W) -> (B, T, 3 * W)."""
+    """A GRU or LSTM in both directions, concatenated with its input: (B, T, W) -> (B, T, 3 * W)."""
 
     def __init__(self, config: SequenceConfig) -> None:
         super().__init__()
@@ -89,19 +99,19 @@ class Recurrent(nn.Module):
         self.network = kind(conf.width, conf.width, conf.layers, batch_first=True, bidirectional=True, dropout=between)
         self.width_out = 3 * conf.width
 
-    def forward(self, slices: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """slices: (B, T, W), 0 in padding, which is not read."""
-        lengths = batch["mask"].sum(dim=1).cpu()
+    def forward(self, slices: torch.Tensor, z: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """slices: (B, T, W), 0 in padding, which is not read; z is not used."""
+        lengths = mask.sum(dim=1).cpu()
         packed = pack_padded_sequence(slices, lengths, batch_first=True, enforce_sorted=False)
         read, _ = pad_packed_sequence(self.network(packed)[0], batch_first=True, total_length=slices.shape[1])
         return torch.cat([read, slices], dim=-1)
 
 
 class Transformer(nn.Module):
-    """A transformer encoder, (B, T, W) -> (B, T, W), to which z is the position.
+    """A transformer encoder, (B, T, W) -> (B, T, W), with z as positions.
 
-    Each head's attention falls exponentially with the distance in millimetres, at a pace that it learns: ALiBi (Press,
-    Smith, Lewis, ICLR 2022), with millimetres in place of tokens, so that uneven gaps are what they are.
+    Each head's attention falls exponentially with the distance in millimetres, at a learned rate: ALiBi (Press, Smith,
+    Lewis, ICLR 2022), with millimetres in place of tokens, so that uneven gaps are taken into account.
     """
 
     def __init__(self, config: SequenceConfig) -> None:
@@ -113,9 +123,8 @@ class Transformer(nn.Module):
         self.log_reach = nn.Parameter(reaches.log())  # (heads,) of mm
         self.width_out = conf.width
 
-    def forward(self, slices: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """slices: (B, T, W); padding gets no attention."""
-        z, mask = batch["z"], batch["mask"]
+    def forward(self, slices: torch.Tensor, z: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """slices: (B, T, W); z: (B, T) mm; padding gets no attention."""
         distance = (z[:, :, None] - z[:, None, :]).abs()  # (B, T, T) mm
         bias = -distance[:, None] / self.log_reach.exp()[:, None, None]  # (B, heads, T, T)
         bias = bias.masked_fill(~mask[:, None, None, :], float("-inf"))
@@ -125,10 +134,10 @@ class Transformer(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Attention, then a network of two layers for each slice alone; each after a norm and added to what went in.
+    """Attention, then a two-layer network on each slice alone; each after layer norm, with a residual connection.
 
-    torch's own layer would do, but without gradients it takes a path that reads a bias as a mask of yes and no
-    (https://github.com/pytorch/pytorch/issues/118628): it predicts something else than it was trained to.
+    torch's own layer is not used: without gradients it takes a code path that reads a float bias as a boolean mask
+    (https://github.com/pytorch/pytorch/issues/118628), so predictions would differ from training.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:

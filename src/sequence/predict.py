@@ -1,28 +1,29 @@
 """Predict with sequence models over one classifier's embeddings: each fold's held-out slices, and the test set."""
 
+import logging
 from collections.abc import Sequence
 
 import pandas as pd
 import torch
 
 from src.arguments import Parser
-from src.classify.checkpoint import file_sha256, load_checkpoint, read_about
-from src.classify.failures import failures_explained
-from src.classify.loop import make_accelerator
 from src.classify.predict import SPLITS
-from src.classify.processes import leaving_together
 from src.config import Config, SequenceConfig, load_config, load_sequence_config
 from src.errors import UserError, run_command
+from src.files.checksum import file_sha256
 from src.files.layout import Layout
-from src.files.predictions import Origin, read_origin, write_predictions
+from src.files.predictions import read_provenance, write_predictions
+from src.files.provenance import Provenance
 from src.labels import LABELS
-from src.sequence.checkpoint import About, over
-from src.sequence.embedded import read_embedded
-from src.sequence.loop import make_series_loader, predict_series
+from src.sequence.checkpoint import SequenceMetadata, over_classifier
 from src.sequence.network import SequenceNetwork
+from src.sequence.series import EmbeddedSlices, make_series_loader, predict_series, read_embedded_slices
 from src.sequence.train import add_arguments
+from src.train.checkpoint import load_checkpoint, read_metadata
+from src.train.distributed import leaving_together, make_accelerator
+from src.train.errors import errors_explained
 
-MADE_BY = "bin/sequence.sh"
+_log = logging.getLogger(__name__)
 
 
 def predict(
@@ -30,46 +31,59 @@ def predict(
 ) -> None:
     """Write the predictions of one fold's sequence model, of its last epoch.
 
-    splits: "valid", the fold's own slices, which neither the classifier nor the sequence model saw; "test". epoch: the
-    classifier's. Files that were made by the same weights from the same embeddings are left as they are. Raises
-    UserError for a checkpoint that is missing or was trained with another conf or on other embeddings.
+    splits: "valid", the fold's slices, which neither the classifier nor the sequence model saw; "test". epoch: the
+    classifier's. Files with the same provenance are left as they are. Raises UserError for a checkpoint that is missing
+    or was trained with another conf or on other embeddings.
     """
-    config = over(config, classifier)
+    config = over_classifier(config, classifier)
     folder = layout.fold(config.name, fold)
     checkpoint = folder.checkpoint(config.epochs)
-    training = read_embedded(classifier, fold, epoch, layout, "train")
-    found = read_about(checkpoint, About, made_by=MADE_BY)
-    if found != About.of(config, training, config.epochs):
+    training = read_embedded_slices(classifier, fold, epoch, layout, "train")
+    metadata = read_metadata(checkpoint, SequenceMetadata, step="sequence")
+    if metadata != SequenceMetadata.of(config, training, config.epochs):
         raise UserError(
             f"{checkpoint} was trained with another conf or on other embeddings than those of {classifier.name} fold "
-            f"{fold} epoch {epoch}; delete {folder.path} and run {MADE_BY} again"
+            f"{fold} epoch {epoch}; delete {folder.path}",
+            step="sequence",
         )
     accelerator = make_accelerator(config.precision)
     for split in splits:
-        embedded = training if split == "valid" else read_embedded(classifier, fold, epoch, layout, "test")
-        by, other = embedded.embeddings.by, training.embeddings.by
-        if (by.checkpoint, by.components) != (other.checkpoint, other.components):
-            what = f"{embedded.embeddings.path} is by another network than {training.embeddings.path}"
-            raise UserError(f"{what}; run {MADE_BY} again")
-        slices = embedded.slices.stacks.take(embedded.unseen)
-        origin = Origin(
-            config.name, fold, config.epochs, file_sha256(checkpoint), split, slices.fingerprint(), by.views
+        embedded = training if split == "valid" else read_embedded_slices(classifier, fold, epoch, layout, "test")
+        _require_same_network(embedded, training)
+        slices = embedded.slices.inputs.take(embedded.unseen)
+        provenance = Provenance(
+            conf=config.name,
+            fold=fold,
+            epoch=config.epochs,
+            checkpoint=file_sha256(checkpoint),
+            split=split,
+            slices=slices.fingerprint(),
+            tta=embedded.embeddings.provenance.tta,
+            classifier_checkpoint=embedded.embeddings.provenance.checkpoint,
         )
-        output = folder.predictions(split, config.epochs)
-        desc = f"{config.name} fold {fold} {split}"
-        if read_origin(output) == origin:
-            accelerator.print(f"{desc}: predictions are there already")
+        output, desc = folder.predictions(split, config.epochs), f"{config.name} fold {fold} {split}"
+        if read_provenance(output) == provenance:
+            _log.info("%s: predictions are there already", desc)
             continue
-        network = SequenceNetwork(config, found.dimensions, torch.zeros(len(LABELS)))
+        network = SequenceNetwork(config, metadata.dimensions, torch.zeros(len(LABELS)))
         load_checkpoint(checkpoint, network)
         loader = accelerator.prepare(make_series_loader(config, embedded, unseen=True))
         model = accelerator.prepare_model(network, evaluation_mode=True)
         probabilities = predict_series(accelerator, model, loader, len(embedded.unseen), desc)[embedded.unseen]
         if accelerator.is_main_process:
-            write_predictions(output, pd.Series(slices.ids), probabilities, origin)
-            print(f"{output}: {len(slices)} slices", flush=True)
+            write_predictions(output, pd.Series(slices.ids), probabilities, provenance)
+            _log.info("%s: %d slices", output, len(slices))
         accelerator.wait_for_everyone()
         accelerator.free_memory()
+
+
+def _require_same_network(embedded: EmbeddedSlices, training: EmbeddedSlices) -> None:
+    one, other = embedded.embeddings, training.embeddings
+    if (one.provenance.checkpoint, one.provenance.components) != (
+        other.provenance.checkpoint,
+        other.provenance.components,
+    ):
+        raise UserError(f"{one.path} is by another network than {other.path}", step="sequence")
 
 
 def main() -> None:
@@ -84,8 +98,8 @@ def main() -> None:
     parser.add_argument("--split", nargs="+", choices=SPLITS, required=True, help="what to predict")
     args = parser.parse_args()
     config, classifier = load_sequence_config(args.conf, args.set), load_config(args.classifier)
-    with failures_explained(config), leaving_together():
-        for fold in dict.fromkeys(args.fold):
+    with errors_explained(config), leaving_together():
+        for fold in args.fold:
             predict(config, classifier, fold, list(dict.fromkeys(args.split)), args.epoch, Layout(args.root))
 
 

@@ -10,49 +10,56 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from src.arguments import Parser
-from src.classify.dataset import EpochSampler
-from src.classify.failures import failures_explained
-from src.classify.fit import fit
-from src.classify.processes import leaving_together
 from src.config import Config, SequenceConfig, load_config, load_sequence_config
 from src.errors import run_command
 from src.files.layout import Layout
-from src.sequence.checkpoint import About, over
-from src.sequence.embedded import Embedded, read_embedded
-from src.sequence.loop import make_series_loader, predict_series
+from src.sequence.checkpoint import SequenceMetadata, over_classifier
 from src.sequence.network import SequenceNetwork
+from src.sequence.series import (
+    EmbeddedSlices,
+    batch_logits,
+    make_series_loader,
+    predict_series,
+    read_embedded_slices,
+)
+from src.train.distributed import leaving_together
+from src.train.errors import errors_explained
+from src.train.loader import EpochSampler
+from src.train.trainer import fit
 
 
 def train(config: SequenceConfig, classifier: Config, fold: int, epoch: int, layout: Layout) -> None:
-    """Train a sequence model on the series of all folds but `fold`, and validate on the fold's own after each epoch.
+    """Train a sequence model on the series of all folds but `fold`, and validate on those of `fold` after each epoch.
 
-    epoch: the classifier's. Goes on where an earlier run stopped. Raises UserError as `read_embedded` and `fit`.
+    epoch: the classifier's. Goes on where an earlier run stopped. Raises UserError as `read_embedded_slices` and `fit`.
     """
-    fit(Sequencing(over(config, classifier), read_embedded(classifier, fold, epoch, layout, "train"), layout))
+    embedded = read_embedded_slices(classifier, fold, epoch, layout, "train")
+    fit(SequenceTask(over_classifier(config, classifier), embedded, layout))
 
 
-class Sequencing:
-    """A sequence model, under its name over a classifier, and embedded series: a `fit.Task`."""
+class SequenceTask:
+    """A sequence model, under its name over a classifier, and embedded series: a `trainer.Task`."""
 
     unit = "series"
 
-    def __init__(self, config: SequenceConfig, embedded: Embedded, layout: Layout) -> None:
-        self.config, self._embedded = config, embedded
+    def __init__(self, config: SequenceConfig, embedded: EmbeddedSlices, layout: Layout) -> None:
+        if embedded.slices.targets is None:
+            raise ValueError("slices without targets; expected training slices")
+        self.config, self._embedded, self._targets = config, embedded, embedded.slices.targets
         self.fold = embedded.fold
         self.folder = layout.fold(config.name, self.fold)
-        self.trained_on = embedded.fingerprint()
+        self.data_fingerprint = embedded.fingerprint()
         self.ids, self.n_items = embedded.slices.ids, len(embedded.series(unseen=False))
-        self.targets = embedded.slices.targets[embedded.unseen]
+        self.targets = self._targets[embedded.unseen]
 
     def build(self, *, fresh: bool) -> SequenceNetwork:
-        """The network, which begins as the classifier."""
-        slices = self._embedded.slices
-        prior = torch.from_numpy(slices.targets[~self._embedded.unseen].mean(axis=0))
+        """The network, which predicts as the classifier before it is trained."""
+        prior = torch.from_numpy(self._targets[~self._embedded.unseen].mean(axis=0))
         return SequenceNetwork(self.config, self._embedded.embeddings.dimensions, prior)
 
-    def about(self, epoch: int) -> About:
-        """What the checkpoint of an epoch says of itself."""
-        return About.of(self.config, self._embedded, epoch)
+    def metadata(self, epoch: int) -> SequenceMetadata:
+        """What the checkpoint of an epoch records."""
+        return SequenceMetadata.of(self.config, self._embedded, epoch)
 
     def training_loader(self, sampler: EpochSampler) -> DataLoader:
         """Batches of series."""
@@ -60,7 +67,7 @@ class Sequencing:
 
     def forward(self, network: nn.Module, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and targets of the n real slices of a batch: (n, 6) each."""
-        return network(batch)[batch["mask"]], batch["target"]
+        return batch_logits(network, batch), batch["target"]
 
     def prepare(self, accelerator: Accelerator) -> None:
         """Make the loader of `validate`."""
@@ -71,7 +78,7 @@ class Sequencing:
         """Nothing: it has no batch norm."""
 
     def validate(self, accelerator: Accelerator, network: nn.Module, desc: str) -> np.ndarray:
-        """A network's probabilities of the fold's own slices: (M, 6)."""
+        """A network's probabilities of the held-out slices: (M, 6)."""
         predicted = predict_series(accelerator, network, self._validation_loader, len(self.ids), desc)
         return predicted[self._embedded.unseen]
 
@@ -87,23 +94,19 @@ def main() -> None:
     add_arguments(parser)
     args = parser.parse_args()
     config, classifier = load_sequence_config(args.conf, args.set), load_config(args.classifier)
-    with failures_explained(config), leaving_together():
-        for fold in dict.fromkeys(args.fold):
+    with errors_explained(config), leaving_together():
+        for fold in args.fold:
             train(config, classifier, fold, args.epoch, Layout(args.root))
 
 
 def add_arguments(parser: Parser) -> None:
-    """What training and prediction of a sequence model are told."""
+    """Add the arguments that training and prediction of a sequence model share."""
     parser.add_argument("conf", type=Path, help="a file of conf/sequence/")
     parser.add_argument("--classifier", type=Path, required=True, metavar="CONF", help="whose embeddings it reads")
-    parser.add_argument(
-        "--fold", type=int, nargs="+", required=True, metavar="K", help="folds left out in turn, from 0"
-    )
-    parser.add_argument("--epoch", type=int, default=3, metavar="E", help="the classifier's (default 3)")
-    parser.add_argument("--root", type=Path, default=Path(), help="folder of input/ cache/ model/ (default: here)")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override keys of the conf"
-    )
+    parser.add_folds("folds held out in turn")
+    parser.add_epoch()
+    parser.add_root()
+    parser.add_overrides()
 
 
 if __name__ == "__main__":

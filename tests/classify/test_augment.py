@@ -36,7 +36,7 @@ def test_the_same_seed_gives_the_same_image() -> None:
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_the_slices_of_a_stack_move_together(name: str) -> None:
+def test_the_slices_of_an_input_move_together(name: str) -> None:
     augment = _augmentation({"name": name, "p": 1.0})
     image = augment(np.concatenate([IMAGE, IMAGE / 2], axis=-1), seed=3)
     np.testing.assert_allclose(image[..., 0], 2 * image[..., 1], atol=1e-5)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from src.classify.network import Windows, build_network, embeddings_of
+from src.classify.network import Windows, build_network
 from src.config import Config, WindowConf
 from src.ct.hounsfield import to_unit
 from src.ct.windows import THREE_WINDOWS, Window, apply_windows
@@ -39,9 +39,9 @@ def test_jitter_moves_level_and_width_of_each_slice(level: float, width: float) 
 
 def test_windows_are_exact_in_mixed_precision() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        views = Windows(WINDOWS)(IMAGES)
-    assert views.dtype == torch.float32
-    assert torch.equal(views, Windows(WINDOWS)(IMAGES))
+        windowed = Windows(WINDOWS)(IMAGES)
+    assert windowed.dtype == torch.float32
+    assert torch.equal(windowed, Windows(WINDOWS)(IMAGES))
 
 
 @pytest.mark.parametrize("architecture", ["se_resnext50_32x4d", "efficientnet-b2", "timm/resnet10t"])
@@ -83,13 +83,13 @@ def test_the_windows_of_the_conf_are_those_of_the_project(config: Config) -> Non
     assert tuple((window.level, window.width) for window in config.windows) == THREE_WINDOWS
 
 
-def test_slices_of_a_stack_go_through_the_windows_one_by_one() -> None:
-    stack = torch.cat([IMAGES, IMAGES.flip(0), 1 - IMAGES], dim=1)  # (2, 3, H, W)
+def test_several_slices_go_through_the_windows_one_by_one() -> None:
+    images = torch.cat([IMAGES, IMAGES.flip(0), 1 - IMAGES], dim=1)  # (2, 3, H, W)
     jitter = torch.rand(2, 3, 2) / 10
-    views = Windows(WINDOWS)(stack, jitter)
-    assert views.shape == (2, 9, 8, 8)
+    windowed = Windows(WINDOWS)(images, jitter)
+    assert windowed.shape == (2, 9, 8, 8)
     for i in range(3):
-        assert torch.equal(views[:, 3 * i : 3 * i + 3], Windows(WINDOWS)(stack[:, i : i + 1], jitter))
+        assert torch.equal(windowed[:, 3 * i : 3 * i + 3], Windows(WINDOWS)(images[:, i : i + 1], jitter))
 
 
 @pytest.mark.parametrize("architecture", ["se_resnext50_32x4d", "efficientnet-b2", "timm/resnet10t"])
@@ -132,23 +132,30 @@ def test_images_that_a_network_cannot_take_are_refused(make_config: Callable[...
 
 
 @pytest.mark.parametrize("architecture", ["se_resnext50_32x4d", "efficientnet-b2", "timm/resnet10t"])
-def test_an_embedding_is_what_the_logits_are_made_of(make_config: Callable[..., Config], architecture: str) -> None:
+def test_an_embedding_is_what_the_logits_are_made_of(make_config: Make, architecture: str) -> None:
     network = build_network(make_config(f"network.architecture={architecture}")).eval()
     images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(), embeddings_of(network) as seen:
-        logits = network(images)
-        again = network(images.flip(-1))
     last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
-    assert [each.shape for each in seen] == [(2, last.in_features)] * 2
-    torch.testing.assert_close(last(seen[0]), logits)
-    torch.testing.assert_close(last(seen[1]), again)
-    with torch.inference_mode():
-        network(images)
-    assert len(seen) == 2  # it looks no longer
+    assert network.classifier is last
+    for view in (images, images.flip(-1)):
+        with torch.no_grad():
+            logits, features = network(view), network.forward_features(view)
+            embeddings = network.forward_head(features, pre_logits=True)
+            assert embeddings.shape == (2, last.in_features)
+            torch.testing.assert_close(last(embeddings), logits)
+            torch.testing.assert_close(network.forward_head(features), logits)
 
 
-def test_a_network_without_a_last_linear_layer_has_no_embedding(make_config: Callable[..., Config]) -> None:
-    network = build_network(make_config())
-    network.backbone = nn.Conv2d(3, 6, 1)
-    with pytest.raises(UserError, match="does not end in a linear layer"), embeddings_of(network):
-        pass
+def test_a_network_without_a_last_linear_layer_has_no_embedding(make_config: Make) -> None:
+    network = build_network(make_config("network.architecture=timm/dpn68")).eval()  # it ends in a convolution
+    with pytest.raises(UserError, match="does not end in a linear layer"):
+        _ = network.classifier
+    with torch.no_grad(), pytest.raises(UserError, match="does not end in a linear layer"):
+        network.forward_head(network.forward_features(torch.zeros(1, 1, 32, 32)))
+    network = build_network(make_config("network.architecture=se_resnext50_32x4d"))
+    network.backbone.last_linear = nn.Conv2d(3, 6, 1)
+    with pytest.raises(UserError, match="does not end in a linear layer"):
+        _ = network.classifier
+    network.backbone.last_linear = nn.Linear(2048, 1000)  # another task's
+    with pytest.raises(UserError, match="does not end in a linear layer"):
+        _ = network.classifier

@@ -18,20 +18,21 @@ import pytest
 import torch
 import yaml
 
-from src.classify import several
-from src.classify.checkpoint import About, file_sha256, load_checkpoint, read_about, save_checkpoint
-from src.classify.dataset import PlainSlices
+from src.classify import predictor
+from src.classify.checkpoint import ClassifierMetadata
+from src.classify.dataset import EvalDataset, read_fold_split
+from src.classify.inputs import find_inputs
 from src.classify.network import build_network
 from src.classify.predict import predict
-from src.classify.split import read_split
-from src.classify.stacks import find_stacks
 from src.config import Config, WindowConf
 from src.errors import Stopped, UserError
-from src.files.images import ImageStore
+from src.files.checksum import file_sha256
+from src.files.image_store import ImageStore
 from src.files.layout import Layout
+from src.files.partial_predictions import PartialPredictions
 from src.files.predictions import read_predictions
-from src.files.unfinished import Unfinished
 from src.labels import LABELS
+from src.train.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 
 
 @pytest.fixture
@@ -43,10 +44,10 @@ def layout(preprocessed: Layout, config: Config, tmp_path: Path) -> Layout:
     return layout
 
 
-def test_one_pass_for_all_epochs_equals_a_network_by_itself(layout: Layout, config: Config) -> None:
+def test_all_epochs_together_equal_a_network_by_itself(layout: Layout, config: Config) -> None:
     predict(config, [1], ["test"], [2, 3], layout)
     ids = ImageStore(layout.store("test")).index["ID"].tolist()
-    images = torch.stack([image for _, image in PlainSlices(find_stacks(layout, "test", 0), config.image_size)])  # type: ignore[attr-defined]
+    images = torch.stack([image for _, image in EvalDataset(find_inputs(layout, "test", 0), config)])  # type: ignore[attr-defined]
     for epoch in (2, 3):
         predictions = read_predictions(layout.fold(config.name, 1).predictions("test", epoch))
         assert predictions.ids.tolist() == ids
@@ -55,17 +56,22 @@ def test_one_pass_for_all_epochs_equals_a_network_by_itself(layout: Layout, conf
         with torch.inference_mode():
             expected = (network(images).sigmoid() + network(images.flip(-1)).sigmoid()) / 2
         np.testing.assert_allclose(predictions.probabilities, expected.numpy(), atol=1e-6)
-        assert predictions.origin is not None
-        assert predictions.origin.checkpoint == file_sha256(layout.fold(config.name, 1).checkpoint(epoch))
-        assert (predictions.origin.fold, predictions.origin.epoch, predictions.origin.split) == (1, epoch, "test")
+        assert predictions.provenance is not None
+        assert predictions.provenance.checkpoint == file_sha256(layout.fold(config.name, 1).checkpoint(epoch))
+        assert (predictions.provenance.fold, predictions.provenance.epoch, predictions.provenance.split) == (
+            1,
+            epoch,
+            "test",
+        )
 
 
 def test_files_of_the_same_checkpoint_are_left_others_made_anew(layout: Layout, config: Config) -> None:
     folder = layout.fold(config.name, 1)
     predict(config, [1], ["valid"], [2, 3], layout)
     before = {epoch: folder.predictions("valid", epoch).stat().st_mtime_ns for epoch in (2, 3)}
-    about = About.of(config, 1, 3, read_about(folder.checkpoint(3), About).trained_on)
-    save_checkpoint(folder.checkpoint(3), build_network(config), about)
+    metadata = read_metadata(folder.checkpoint(3), ClassifierMetadata)
+    assert metadata == ClassifierMetadata.of(config, 1, 3, metadata.data_fingerprint)
+    save_checkpoint(folder.checkpoint(3), build_network(config), metadata)
     predict(config, [1], ["valid"], [2, 3], layout)
     assert folder.predictions("valid", 2).stat().st_mtime_ns == before[2]
     assert folder.predictions("valid", 3).stat().st_mtime_ns != before[3]
@@ -98,14 +104,18 @@ def test_other_folds_make_a_network_useless_out_of_fold(layout: Layout, config: 
     shutil.copytree(layout.root / "model", other.root / "model")
     folds = pd.read_parquet(other.folds)
     folds.assign(fold=(folds["fold"] + 1) % 5).to_parquet(other.folds)
-    with pytest.raises(UserError, match=r"epoch2.safetensors was trained on other slices, .* would not be out of fold"):
+    with pytest.raises(
+        UserError, match=r"epoch2.safetensors was trained on other slices, .* would not be out of fold"
+    ) as seen:
         predict(config, [1], ["valid"], [2, 3], other)
+    assert seen.value.step == "train"
     predict(config, [1], ["test"], [2, 3], other)  # which folds made it does not matter to the test set
 
 
 def test_mistakes_are_named(layout: Layout, config: Config) -> None:
-    with pytest.raises(UserError, match=r"epoch7.safetensors is missing; bin/train.sh makes it"):
+    with pytest.raises(UserError, match=r"epoch7.safetensors is missing") as missing:
         predict(config, [1], ["test"], [2, 7], layout)
+    assert missing.value.step == "train"
     with pytest.raises(UserError, match="was trained with image_size 32, expected 64"):
         predict(config.model_copy(update={"image_size": 64}), [1], ["test"], [2], layout)
     with pytest.raises(UserError, match=r"was trained with windows \[\[40.0, 80.0\], .*, expected \[\[50.0, 80.0\]\]"):
@@ -123,11 +133,11 @@ def of_two_folds(layout: Layout, config: Config) -> Layout:
 
 def _checkpoints(layout: Layout, config: Config, *folds: int) -> None:
     for fold in folds:
-        trained_on = read_split(layout, fold, config.neighbours)[0].fingerprint()
+        fingerprint = read_fold_split(layout, fold, config.neighbours)[0].fingerprint()
         for epoch in (2, 3):
             torch.manual_seed(10 * fold + epoch)
-            about = About.of(config, fold, epoch, trained_on)
-            save_checkpoint(layout.fold(config.name, fold).checkpoint(epoch), build_network(config), about)
+            metadata = ClassifierMetadata.of(config, fold, epoch, fingerprint)
+            save_checkpoint(layout.fold(config.name, fold).checkpoint(epoch), build_network(config), metadata)
 
 
 def _files(layout: Layout, config: Config) -> dict[str, bytes]:
@@ -182,7 +192,7 @@ def test_as_many_networks_as_memory_holds(
 ) -> None:
     weights = sum(each.nbytes for each in build_network(config).state_dict().values())
     free = SimpleNamespace(available=2 * 2 * weights + 1)  # half of which holds two
-    monkeypatch.setattr(several.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(predictor.psutil, "virtual_memory", lambda: free)
     if torch.cuda.is_available():
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free.available, 0))
     predict(config, [1, 3], ["test"], [2, 3], of_two_folds)
@@ -197,8 +207,7 @@ def test_as_many_networks_as_memory_holds(
 def test_other_views_predict_anew(layout: Layout, config: Config, make_config: Callable[..., Config]) -> None:
     predict(config, [1], ["test"], [2], layout)
     both = _files(layout, config)
-    as_it_is = make_config("tta=[{name: Identity}]")
-    predict(as_it_is, [1], ["test"], [2], layout)
+    predict(make_config("tta=[{name: Identity}]"), [1], ["test"], [2], layout)
     assert _files(layout, config) != both
     path = layout.fold(config.name, 1).predictions("test", 2)
     identity = read_predictions(path).probabilities
@@ -213,13 +222,13 @@ def _command(layout: Layout, config: Config, processes: int) -> list[str]:
     conf = layout.root / f"{config.name}.yaml"
     values = config.model_dump(mode="json")
     conf.write_text(yaml.safe_dump({key: value for key, value in values.items() if key != "name"}))
-    run = ["src.classify.predict"] if processes == 1 else ["src.classify.launch", "2", "src.classify.predict"]
+    run = ["src.classify.predict"] if processes == 1 else ["src.train.launch", "2", "src.classify.predict"]
     what = [str(conf), "--fold", "1", "3", "--split", "test", "--root", str(layout.root), "--save-seconds", "0"]
     return [sys.executable, "-m", *run, *what]
 
 
 def _end_after_a_save(command: list[str], repository: Path, folder: Path, number: signal.Signals) -> str:
-    """Start a command, send all its processes a signal once they have kept some predictions, return what it said.
+    """Start a command, send all its processes a signal once they have saved some predictions, return what it said.
 
     Of SIGKILL nothing of the run is left, as where the machine fails.
     """
@@ -253,7 +262,7 @@ def test_an_interrupted_prediction_goes_on_to_the_same_bytes(
     whole = _files(layout, config)
     for name in whole:
         (layout.root / name).unlink()
-    folder = layout.unfinished(config.name)
+    folder = layout.partial_predictions(config.name)
     command = _command(layout, config, processes)
     for number in ends:
         errors = _end_after_a_save(command, repository, folder, number)
@@ -284,15 +293,15 @@ def test_an_interrupted_group_goes_on_when_others_are_finished(
     whole = _files(of_two_folds, config)
     for name in whole:
         (of_two_folds.root / name).unlink()
-    real, adds = Unfinished.add, []
+    real, adds = PartialPredictions.add, []
 
-    def add(kept: Unfinished, index: np.ndarray, probabilities: np.ndarray) -> None:
-        real(kept, index, probabilities)
+    def add(partial: PartialPredictions, outputs: np.ndarray) -> None:
+        real(partial, outputs)
         adds.append(None)
         if len(adds) == 4 + 2:  # four batches of the first group, two of the second
             raise Stopped("pulled the plug")
 
-    monkeypatch.setattr(Unfinished, "add", add)
+    monkeypatch.setattr(PartialPredictions, "add", add)
     with pytest.raises(Stopped):
         predict(config, [1, 3], ["test"], [2, 3], of_two_folds, at_once=2)
     assert len(_files(of_two_folds, config)) == 2
@@ -301,4 +310,4 @@ def test_an_interrupted_group_goes_on_when_others_are_finished(
     slices = len(ImageStore(of_two_folds.store("test")))
     assert f"checkpoints 1 to 2 of 2: {slices - 8} slices in" in capsys.readouterr().out
     assert _files(of_two_folds, config) == whole
-    assert not of_two_folds.unfinished(config.name).exists()
+    assert not of_two_folds.partial_predictions(config.name).exists()

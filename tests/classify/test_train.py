@@ -15,23 +15,26 @@ import yaml
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src.classify import fit, loop
 from src.classify import train as train_module
-from src.classify.checkpoint import About, file_sha256, load_checkpoint, read_about
-from src.classify.curves import Curves
-from src.classify.fit import steps_per_epoch
+from src.classify.checkpoint import ClassifierMetadata
+from src.classify.dataset import read_fold_split
 from src.classify.network import build_network
 from src.classify.predict import predict
-from src.classify.split import read_split
-from src.classify.state import Position, TrainingState
 from src.classify.train import train
-from src.classify.views import AS_IT_IS
+from src.classify.tta import IDENTITY
 from src.config import Config, dump_config, load_config
 from src.errors import Stopped, UserError
 from src.evaluate.score import weighted_log_loss
+from src.files.checksum import file_sha256
 from src.files.layout import Layout
 from src.files.predictions import read_predictions
 from src.labels import LABELS
+from src.train import epoch as epoch_module
+from src.train import trainer
+from src.train.checkpoint import load_checkpoint, read_metadata
+from src.train.state import Position, TrainingState
+from src.train.tensorboard import TensorBoard
+from src.train.trainer import steps_per_epoch
 
 
 @pytest.fixture
@@ -67,22 +70,23 @@ def test_what_training_leaves(trained: tuple[Config, Layout]) -> None:
         "metrics.csv",
         "versions.yaml",
     ]
-    about = read_about(folder.checkpoint(2), About)
-    assert (about.conf, about.architecture, about.fold, about.epoch) == (config.name, "timm/resnet10t", 0, 2)
+    metadata = read_metadata(folder.checkpoint(2), ClassifierMetadata)
+    assert (metadata.conf, metadata.architecture) == (config.name, "timm/resnet10t")
+    assert (metadata.fold, metadata.epoch) == (0, 2)
     metrics = pd.read_csv(folder.metrics)
     assert metrics["epoch"].tolist() == [1, 2, 3]
     np.testing.assert_allclose(metrics["lr"], [1e-3, 1e-3, 1e-3 * 2 / 3], rtol=1e-5)
     assert metrics["train"].iloc[-1] < metrics["train"].iloc[0]
     for kind in ("valid", "auc", "average_precision"):
         assert {f"{kind}_{label}" for label in LABELS} <= set(metrics.columns)
-    assert metrics["waiting_share"].between(0, 1).all()
+    assert metrics["waiting_fraction"].between(0, 1).all()
 
 
 def test_metrics_are_those_of_the_checkpoints_predictions(trained: tuple[Config, Layout]) -> None:
     config, layout = trained
-    as_it_is = config.model_copy(update={"tta": (AS_IT_IS,)})  # as validation in training looks at a slice
-    predict(as_it_is, [0], ["valid"], [1, 2, 3], layout)
-    _, validation = read_split(layout, 0)
+    one_view = config.model_copy(update={"tta": (IDENTITY,)})  # as in training's validation
+    predict(one_view, [0], ["valid"], [1, 2, 3], layout)
+    _, validation = read_fold_split(layout, 0)
     for epoch, expected in enumerate(pd.read_csv(layout.fold(config.name, 0).metrics)["valid"], start=1):
         predictions = read_predictions(layout.fold(config.name, 0).predictions("valid", epoch))
         assert predictions.ids.tolist() == validation.ids
@@ -116,12 +120,12 @@ def test_an_interrupted_fold_goes_on_to_the_same_weights(
     trained: tuple[Config, Layout], layout: Layout, monkeypatch: pytest.MonkeyPatch, where: str, when: str, which: int
 ) -> None:
     config, whole = trained
-    module = {"train_epoch": fit, "weighted_bce": loop, "predict_slices": train_module}[where]
+    module = {"train_epoch": trainer, "weighted_bce": epoch_module, "predict_slices": train_module}[where]
     real, calls = getattr(module, where), []
 
     def stop(*args: object, **how: object) -> object:
         calls.append(None)
-        if when in " ".join(map(str, args)) and len(calls) >= which:
+        if when in " ".join(map(str, [*args, *how.values()])) and len(calls) >= which:
             raise Stopped("pulled the plug")
         return real(*args, **how)
 
@@ -139,7 +143,7 @@ def test_an_interrupted_fold_goes_on_to_the_same_weights(
         assert file_sha256(folder.checkpoint(epoch)) == file_sha256(whole.fold(config.name, 0).checkpoint(epoch))
     assert not folder.state.is_file()
     found, expected = (pd.read_csv(each.fold(config.name, 0).metrics) for each in (layout, whole))
-    timed = ["images_per_second", "waiting_share"]
+    timed = ["images_per_second", "waiting_fraction"]
     pd.testing.assert_frame_equal(found.drop(columns=timed), expected.drop(columns=timed))
 
 
@@ -220,8 +224,9 @@ def test_a_store_that_lacks_slices_is_named(config: Config, preprocessed: Layout
     shutil.copytree(preprocessed.root / "cache", tmp_path / "cache")
     index = pd.read_parquet(layout.store("train") / "index.parquet")
     index.iloc[5:].to_parquet(layout.store("train") / "index.parquet")
-    with pytest.raises(UserError, match="5 slices are not in the image store"):
+    with pytest.raises(UserError, match="5 slices are not in the image store") as lacking:
         train(config, 0, layout)
+    assert lacking.value.step == "preprocess"
 
 
 def test_batch_norm_is_reestimated_where_the_conf_says(trained: tuple[Config, Layout], layout: Layout) -> None:
@@ -273,7 +278,7 @@ def test_an_optimiser_with_further_arguments_goes_on_exactly(
     train(config, 0, layout)
     hashes.append(file_sha256(folder.checkpoint(2)))
     shutil.rmtree(folder.path)
-    real, calls = loop.weighted_bce, []
+    real, calls = epoch_module.weighted_bce, []
 
     def stop(*args: object) -> object:
         calls.append(None)
@@ -281,7 +286,7 @@ def test_an_optimiser_with_further_arguments_goes_on_exactly(
             raise Stopped("pulled the plug")
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "weighted_bce", stop)
+    monkeypatch.setattr(epoch_module, "weighted_bce", stop)
     with pytest.raises(Stopped):
         train(config, 0, layout)
     train(config, 0, layout)
@@ -292,13 +297,13 @@ def test_an_optimiser_with_further_arguments_goes_on_exactly(
 def test_after_an_epochs_last_step_a_fold_goes_on_exactly(
     make_config: Callable[..., Config], layout: Layout, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    # stochastic depth draws chance; batch norm is estimated anew between the last step and validation
+    # stochastic depth is random; batch norm is estimated anew between the last step and validation
     config = make_config("network.drop_path=0.3", "network.reestimate_batch_norm=true", "epochs=2", "batch_size=11")
     folder = layout.fold(config.name, 0)
     train(config, 0, layout)
     whole = [file_sha256(folder.checkpoint(epoch)) for epoch in (1, 2)]
     shutil.rmtree(folder.path)
-    module = fit if where == "save_checkpoint" else train_module
+    module = trainer if where == "save_checkpoint" else train_module
     real = getattr(module, where)
 
     def stop(*args: object, **how: object) -> object:
@@ -329,7 +334,7 @@ def test_curves_have_each_step_once(trained: tuple[Config, Layout], layout: Layo
     np.testing.assert_allclose(losses.mean(axis=1), metrics["train"], rtol=1e-5)  # batches are of one size
 
 
-class _Lazy(Curves):
+class _Lazy(TensorBoard):
     """Curves that write nothing before they must. The points that were flushed: of each name, its steps."""
 
     flushed: dict[str, list[int]]
@@ -352,8 +357,8 @@ def test_a_run_that_is_killed_leaves_no_hole_in_the_curves(
 ) -> None:
     # the next run makes no point again of what was saved
     config = config.model_copy(update={"save_steps": 2, "epochs": 2})
-    steps = steps_per_epoch(config, 0, len(read_split(layout, 0)[0]))
-    save, epoch = TrainingState.save, fit.train_epoch
+    steps = steps_per_epoch(config, 0, len(read_fold_split(layout, 0)[0]))
+    save, train_epoch = TrainingState.save, trainer.train_epoch
 
     def watched_save(state: TrainingState, path: Path) -> None:
         done = (state.position.epoch - 1) * steps + state.position.step
@@ -363,11 +368,11 @@ def test_a_run_that_is_killed_leaves_no_hole_in_the_curves(
     def watched_epoch(*args: Any, **how: Any) -> None:
         position = next(each for each in args if isinstance(each, Position))
         assert _Lazy.flushed["epoch/valid"] == [steps * done for done in range(1, position.epoch)]
-        epoch(*args, **how)
+        train_epoch(*args, **how)
 
-    monkeypatch.setattr(fit, "Curves", _Lazy)
+    monkeypatch.setattr(trainer, "TensorBoard", _Lazy)
     monkeypatch.setattr(TrainingState, "save", watched_save)
-    monkeypatch.setattr(fit, "train_epoch", watched_epoch)
+    monkeypatch.setattr(trainer, "train_epoch", watched_epoch)
     train(config, 0, layout)
     assert _Lazy.flushed == {"step/loss": list(range(1, 2 * steps + 1)), "epoch/valid": [steps, 2 * steps]}
 

@@ -73,7 +73,7 @@ def _name_here(name: str) -> str:
         ends = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
         layer, rest = name.split(".", 1)
         return f"{ends[layer]}.{rest}"
-    stage, place, layer = int(block[1]), int(block[2]), block[3]
+    stage, position, layer = int(block[1]), int(block[2]), block[3]
     layers = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"}
     layers |= {
         "se.conv_reduce": "_se_reduce",
@@ -84,7 +84,7 @@ def _name_here(name: str) -> str:
     if stage == 0:  # nothing to expand: timm counts from what is there
         layers |= {"bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
     kind, rest = re.fullmatch(r"(se\.\w+|\w+)\.(.+)", layer).groups()  # type: ignore[union-attr]
-    return f"_blocks.{sum(REPEATS[:stage]) + place}.{layers[kind]}.{rest}"
+    return f"_blocks.{sum(REPEATS[:stage]) + position}.{layers[kind]}.{rest}"
 
 
 @pytest.mark.parametrize("architecture", CLASSIFIERS)

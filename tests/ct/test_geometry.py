@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src.ct.geometry import gantry_tilt, positions_along_normal, slice_gaps, slice_normals
-from src.files.dicom import read_header
+from src.dicom import read_header
 
 AXIAL = [1, 0, 0, 0, 1, 0]
 

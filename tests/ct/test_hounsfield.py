@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from src.ct.hounsfield import STORED_RANGE, to_hounsfield, to_stored_hounsfield, to_stored_range, to_unit
+from src.ct.hounsfield import HU_RANGE, clip_to_hu_range, to_clipped_hounsfield, to_hounsfield, to_unit
 
 
 def test_slope_and_intercept() -> None:
@@ -43,13 +43,13 @@ def test_repair_undoes_the_wrap(hu: np.ndarray) -> None:
 
 def test_stored_range_rounds_and_clips() -> None:
     hu = np.array([-3024, -200.4, 39.5, 40.49, 40.51, 299.7, 31573], dtype=np.float32)
-    stored = to_stored_range(hu)
+    stored = clip_to_hu_range(hu)
     assert stored.dtype == np.int16
     assert stored.tolist() == [-200, -200, 40, 40, 41, 300, 300]
 
 
 def test_unit_spans_the_stored_range() -> None:
-    unit = to_unit(np.array([*STORED_RANGE, 50], dtype=np.int16))
+    unit = to_unit(np.array([*HU_RANGE, 50], dtype=np.int16))
     assert unit.dtype == np.float32
     assert unit.tolist() == [0, 1, 0.5]
 
@@ -66,9 +66,9 @@ def test_integers_say_the_same_as_floats(
     # only what 12 bits can hold is ever asked of the repair
     stored = (EVERY_16_BIT_VALUE[:4096] if bits_stored == 12 else EVERY_16_BIT_VALUE).view(kind)
     how = {"intercept": intercept, "bits_stored": bits_stored, "pixel_representation": pixel_representation}
-    found = to_stored_hounsfield(stored, slope=1, **how)
+    found = to_clipped_hounsfield(stored, slope=1, **how)
     assert found.dtype == np.int16
-    np.testing.assert_array_equal(found, to_stored_range(to_hounsfield(stored, slope=1, **how)))
+    np.testing.assert_array_equal(found, clip_to_hu_range(to_hounsfield(stored, slope=1, **how)))
 
 
 @given(
@@ -80,6 +80,6 @@ def test_integers_say_the_same_as_floats(
 )
 def test_any_rescale_is_stored_rounded_and_clipped(stored: np.ndarray, slope: float, intercept: float) -> None:
     how = {"slope": slope, "intercept": intercept, "bits_stored": 16, "pixel_representation": 1}
-    found = to_stored_hounsfield(stored, **how)
-    np.testing.assert_array_equal(found, to_stored_range(to_hounsfield(stored, **how)))
+    found = to_clipped_hounsfield(stored, **how)
+    np.testing.assert_array_equal(found, clip_to_hu_range(to_hounsfield(stored, **how)))
     assert found.shape == stored.shape

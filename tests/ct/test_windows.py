@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.ct.hounsfield import STORED_RANGE, to_stored_range
+from src.ct.hounsfield import HU_RANGE, clip_to_hu_range
 from src.ct.windows import THREE_WINDOWS, apply_windows
 
 
@@ -26,12 +26,12 @@ def test_golden_values() -> None:
 @given(st.integers(-4000, 4000))
 def test_the_stored_range_loses_nothing_that_the_windows_see(hu: int) -> None:
     whole = np.array([hu], dtype=np.float32)
-    np.testing.assert_array_equal(apply_windows(to_stored_range(whole)), apply_windows(whole))
+    np.testing.assert_array_equal(apply_windows(clip_to_hu_range(whole)), apply_windows(whole))
 
 
 def test_the_windows_lie_within_the_stored_range() -> None:
     low = min(level - width / 2 for level, width in THREE_WINDOWS)
     high = max(level + width / 2 for level, width in THREE_WINDOWS)
     assert (low, high) == (-150, 230)
-    assert STORED_RANGE[0] < low
-    assert high < STORED_RANGE[1]
+    assert HU_RANGE[0] < low
+    assert high < HU_RANGE[1]

@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.files.predictions import Origin, Predictions, read_predictions, write_predictions
+from src.files.predictions import Predictions, read_predictions, write_predictions
+from src.files.provenance import Provenance
 
 Make = Callable[..., Predictions]
 
@@ -14,8 +15,8 @@ Make = Callable[..., Predictions]
 def make(tmp_path: Path) -> Make:
     """Write a prediction file and read it back."""
 
-    def _make(ids: list[str], values: float | np.ndarray, **origin: object) -> Predictions:
-        about = Origin(
+    def _make(ids: list[str], values: float | np.ndarray, **recorded: object) -> Predictions:
+        provenance = Provenance(
             **{
                 "conf": "net",
                 "fold": 0,
@@ -23,13 +24,14 @@ def make(tmp_path: Path) -> Make:
                 "checkpoint": "c",
                 "split": "test",
                 "slices": "s",
-                "views": "Identity",
-                **origin,
+                "tta": "Identity",
+                **recorded,
             }  # type: ignore[arg-type]
         )
-        path = tmp_path / f"{about.conf}_fold{about.fold}_{about.split}_epoch{about.epoch}.parquet"
+        of = provenance
+        path = tmp_path / f"{of.conf}_fold{of.fold}_{of.split}_epoch{of.epoch}.parquet"
         probabilities = np.broadcast_to(np.asarray(values, dtype=np.float32), (len(ids), 6))
-        write_predictions(path, pd.Series(ids), probabilities, about)
+        write_predictions(path, pd.Series(ids), probabilities, provenance)
         return read_predictions(path)
 
     return _make

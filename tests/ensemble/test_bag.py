@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from src.ensemble.bag import bag, out_of_fold_members
-from src.ensemble.bag import test_members as as_members
+from src.ensemble.bag import test_set_members as as_members
 from src.errors import UserError
 from src.files.predictions import Predictions, read_predictions
 
@@ -56,11 +56,12 @@ def test_folds_of_a_member_are_put_together(make: Make) -> None:
 
 
 def test_test_files_and_overlapping_folds_are_not_out_of_fold(make: Make) -> None:
-    with pytest.raises(UserError, match="does not say that it is out of fold"):
+    with pytest.raises(UserError, match="does not record that it is out of fold"):
         out_of_fold_members([make(["ID_1"], 0.5, split="test")])
     overlapping = [make(["ID_1"], 0.5, fold=fold, split="valid") for fold in (0, 1)]
-    with pytest.raises(UserError, match="net epoch 2: more than one fold predicts the same slices: ID_1"):
+    with pytest.raises(UserError, match="net epoch 2: more than one fold predicts the same slices: ID_1") as error:
         out_of_fold_members(overlapping)
+    assert error.value.step == "predict"
 
 
 def test_copies_and_other_splits_are_no_members(make: Make, tmp_path: Path) -> None:

@@ -49,11 +49,11 @@ def test_the_labels_weights_count() -> None:
     good, bad = 0.9, 0.6
     probabilities = np.full((2, 100, 6), bad)
     probabilities[0, :, 0], probabilities[1, :, 1:] = good, good
-    share = 2 / sum(WEIGHTS)  # of `any`
+    fraction = 2 / sum(WEIGHTS)  # of `any`
     found = fit_weights(probabilities, targets)[0]
-    # d/dw of share * log(bad + w (good - bad)) + (1 - share) * log(good - w (good - bad)) is 0
+    # d/dw of fraction * log(bad + w (good - bad)) + (1 - fraction) * log(good - w (good - bad)) is 0
     d = good - bad
-    assert found == pytest.approx(np.clip((share * good - (1 - share) * bad) / d, 0, 1), abs=1e-4)
+    assert found == pytest.approx(np.clip((fraction * good - (1 - fraction) * bad) / d, 0, 1), abs=1e-4)
 
 
 def test_a_member_that_only_harms_gets_nothing() -> None:

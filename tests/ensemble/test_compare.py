@@ -7,15 +7,16 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from src.ensemble.compare import Rivals, differences, main, read_rivals, report
+from src.ensemble.compare import Candidates, differences, main, read_candidates, report
 from src.ensemble.recipe import Recipe
 from src.errors import UserError
 from src.evaluate.bootstrap import interval
 from src.evaluate.out_of_fold import Truth
 from src.evaluate.score import log_loss_by_label, weighted_log_loss
 from src.files.layout import Layout
-from src.files.places import Places
-from src.files.predictions import Origin, write_predictions
+from src.files.predictions import write_predictions
+from src.files.provenance import Provenance
+from src.files.slice_positions import SlicePositions
 from src.files.tables import write_table
 from src.labels import LABELS
 
@@ -32,8 +33,8 @@ def _guess(noise: float, seed: int = 1) -> np.ndarray:
 
 
 def test_differences_are_paired() -> None:
-    rivals = Rivals(TRUTH, {"bag": _guess(1), "better": _guess(0.5), "best": _guess(0.1)})
-    found = differences(rivals, resamples=300, seed=3).set_index(["rival", "than", "label"])
+    candidates = Candidates(TRUTH, {"bag": _guess(1), "better": _guess(0.5), "best": _guess(0.1)})
+    found = differences(candidates, resamples=300, seed=3).set_index(["candidate", "than", "label"])
     assert [pair[:2] for pair in found.index[::7]] == [("better", "bag"), ("best", "bag"), ("best", "better")]
     rng, resampled = np.random.default_rng(3), []
     for _ in range(300):  # the plain way: draw patients, score both on what was drawn
@@ -46,14 +47,14 @@ def test_differences_are_paired() -> None:
     low, high = interval(np.array(resampled))
     np.testing.assert_allclose([weighted["low"], weighted["high"]], [low, high], rtol=1e-6)
     for j, label in enumerate(LABELS):
-        one, other = (log_loss_by_label(TARGETS, rivals.probabilities[name])[j] for name in ("best", "bag"))
+        one, other = (log_loss_by_label(TARGETS, candidates.probabilities[name])[j] for name in ("best", "bag"))
         assert found.loc[("best", "bag", label), "percent"] == pytest.approx(100 * (one - other) / other)
     assert (found.loc[(slice(None), slice(None), "weighted"), "high"] < 0).all()
 
 
 def test_the_report_is_markdown() -> None:
-    rivals = Rivals(TRUTH, {"bag": _guess(1), "better": _guess(0.5)})
-    text = report(rivals, differences(rivals, resamples=20, seed=0))
+    candidates = Candidates(TRUTH, {"bag": _guess(1), "better": _guess(0.5)})
+    text = report(candidates, differences(candidates, resamples=20, seed=0))
     assert f"| bag | {weighted_log_loss(TARGETS, _guess(1)):.4f} | " in text
     assert re.search(r"^\| better than bag \| -\d+\.\d \[-\d+\.\d, [+-]\d+\.\d\] \|", text, re.MULTILINE)
     widths = {line.count("|") for line in text.splitlines() if line}
@@ -76,9 +77,11 @@ def layout(tmp_path: Path) -> Layout:
         for fold in (0, 1):
             rows = TRUTH.folds == fold
             order = np.random.default_rng(fold).permutation(rows.sum())
-            origin = Origin(conf, fold, 3, conf, "valid", "s", "Identity")
+            provenance = Provenance(
+                conf=conf, fold=fold, epoch=3, checkpoint=conf, split="valid", slices="s", tta="Identity"
+            )
             path = layout.fold(conf, fold).predictions("valid", 3)
-            write_predictions(path, TRUTH.ids[rows][order], guess[rows][order], origin)
+            write_predictions(path, TRUTH.ids[rows][order], guess[rows][order], provenance)
     return layout
 
 
@@ -86,9 +89,9 @@ def _files(layout: Layout, *confs: str, folds: Sequence[int] = (0, 1)) -> list[P
     return [layout.fold(conf, fold).predictions("valid", 3) for conf in confs for fold in folds]
 
 
-def test_rivals_are_bags_of_the_same_slices(layout: Layout) -> None:
+def test_candidates_are_bags_of_the_same_slices(layout: Layout) -> None:
     files = {"bag": _files(layout, "cnn", "other"), "gru": _files(layout, "gru")}
-    found = read_rivals(files, ["bag"], layout)
+    found = read_candidates(files, ["bag"], layout)
     assert list(found.probabilities) == ["bag", "bag, smoothed", "gru"]
     rows = TRUTH.ids.get_indexer(found.truth.ids)
     expected = (_guess(1) + _guess(0.9, 2)) / 2
@@ -96,11 +99,11 @@ def test_rivals_are_bags_of_the_same_slices(layout: Layout) -> None:
     np.testing.assert_allclose(found.probabilities["gru"], _guess(0.3)[rows], atol=1e-6)
     z, series = np.tile(np.arange(N // PATIENTS) * 5.0, PATIENTS)[rows], PATIENT[rows]
     smoothed = Recipe(smooth_mm=None).cross_fit(
-        np.stack([_guess(1)[rows], _guess(0.9, 2)[rows]]), TARGETS[rows], Places(series, z), TRUTH.folds[rows]
+        np.stack([_guess(1)[rows], _guess(0.9, 2)[rows]]), TARGETS[rows], SlicePositions(series, z), TRUTH.folds[rows]
     )
     np.testing.assert_allclose(found.probabilities["bag, smoothed"], smoothed, atol=1e-5)
     with pytest.raises(UserError, match=r"gru and bag predict different slices, such as ID_.* predict the same folds"):
-        read_rivals({"bag": files["bag"], "gru": _files(layout, "gru", folds=[1])}, [], layout)
+        read_candidates({"bag": files["bag"], "gru": _files(layout, "gru", folds=[1])}, [], layout)
 
 
 def test_the_command(layout: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,15 +111,15 @@ def test_the_command(layout: Layout, monkeypatch: pytest.MonkeyPatch, capsys: py
         monkeypatch.setattr("sys.argv", ["compare", "--root", str(layout.root), *map(str, arguments)])
         main()
 
-    rivals = ["--rival", "bag", *_files(layout, "cnn"), "--rival", "gru", *_files(layout, "gru")]
-    run(*rivals, "--smooth", "bag", "--resamples", 50, "--output", layout.root / "d.csv")
+    candidates = ["--candidate", "bag", *_files(layout, "cnn"), "--candidate", "gru", *_files(layout, "gru")]
+    run(*candidates, "--smooth", "bag", "--resamples", 50, "--output", layout.root / "d.csv")
     said = capsys.readouterr().out
     assert f"{N} slices of {PATIENTS} patients, out of fold" in said
     assert "| gru than bag, smoothed | " in said
     assert len(pd.read_csv(layout.root / "d.csv")) == 3 * 7
-    with pytest.raises(UserError, match="--smooth: no rival is called gur"):
-        run(*rivals, "--smooth", "gur")
-    with pytest.raises(UserError, match="--rival: expected different names"):
-        run(*rivals, "--rival", "gru", *_files(layout, "cnn"))
-    with pytest.raises(UserError, match="--rival: expected different names, each with a prediction file"):
-        run("--rival", "gru")
+    with pytest.raises(UserError, match="--smooth: no candidate is called gur"):
+        run(*candidates, "--smooth", "gur")
+    with pytest.raises(UserError, match="--candidate: expected different names"):
+        run(*candidates, "--candidate", "gru", *_files(layout, "cnn"))
+    with pytest.raises(UserError, match="--candidate: expected different names, each with a prediction file"):
+        run("--candidate", "gru")

@@ -13,7 +13,7 @@ TARGETS = (RNG.random((40, 6)) < 0.3).astype(np.uint8)
 PROBABILITIES = RNG.random((3, 40, 6))
 
 
-def test_a_row_for_each_rival() -> None:
+def test_a_row_for_each_candidate() -> None:
     table = score_table(TARGETS, {"a": PROBABILITIES[0], "b": PROBABILITIES[1]})
     assert table.index.tolist() == ["a", "b"]
     assert table.columns.tolist() == ["weighted", *LABELS]

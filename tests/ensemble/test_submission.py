@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from src.ensemble.bag import bag
-from src.ensemble.bag import test_members as as_members
+from src.ensemble.bag import test_set_members as as_members
 from src.ensemble.submission import check_submission, make_submission, read_sample, read_submission, score_submission
 from src.errors import UserError
 from src.evaluate.score import weighted_log_loss

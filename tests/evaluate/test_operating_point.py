@@ -41,7 +41,7 @@ def _two_folds() -> Cases:
     return Cases(np.repeat(targets, 6, axis=1), np.repeat(ranks, 6, axis=1), np.arange(22), folds)
 
 
-def test_a_fold_is_judged_at_the_others_threshold() -> None:
+def test_a_fold_is_scored_at_the_others_threshold() -> None:
     found = thresholds_from_other_folds(_two_folds())
     assert found.columns.tolist() == list(LABELS)
     np.testing.assert_allclose(found.loc[0], 0.7)

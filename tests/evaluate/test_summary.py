@@ -10,11 +10,13 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 
 from src.errors import UserError
 from src.evaluate.operating_point import youden_threshold
+from src.evaluate.out_of_fold import read_truth
 from src.evaluate.score import log_loss_by_label, weighted_log_loss
 from src.evaluate.study import Cases
-from src.evaluate.summary import RESAMPLED, main, statistics
+from src.evaluate.summary import RESAMPLED, main, read_sources, statistics
 from src.files.layout import Layout
-from src.files.predictions import Origin, write_predictions
+from src.files.predictions import write_predictions
+from src.files.provenance import Provenance
 from src.files.tables import write_table
 from src.labels import LABELS
 
@@ -52,7 +54,7 @@ def root(tmp_path: Path, table: pd.DataFrame) -> Path:
         for fold, rows in table.sample(frac=1, random_state=epoch).groupby("fold"):
             predicted = _predict(rows, seed=10 * epoch + int(fold))
             write_predictions(layout.fold("net", fold).predictions("valid", epoch), rows["ID"], predicted,
-                              _origin(fold=fold, epoch=epoch))  # fmt: skip
+                              _provenance(fold=fold, epoch=epoch))  # fmt: skip
     conf = tmp_path / "net.yaml"
     conf.write_text(f"base: {Path(__file__).parents[2] / 'conf' / 'base.yaml'}\n")
     with conf.open("a") as file:
@@ -78,13 +80,13 @@ def _predict(rows: pd.DataFrame, seed: int) -> np.ndarray:
     return 1 / (1 + np.exp(1 - 2.0 * rows[list(LABELS)].to_numpy() - noise))
 
 
-def _origin(**about: object) -> Origin:
-    about = {"conf": "net", "fold": 0, "epoch": 2, "split": "valid", **about}
-    return Origin(**{**dict.fromkeys(Origin.__dataclass_fields__, "x"), **about})  # type: ignore[arg-type]
+def _provenance(**recorded: object) -> Provenance:
+    usual = {"conf": "net", "fold": 0, "epoch": 2, "checkpoint": "x", "split": "valid", "slices": "x", "tta": "x"}
+    return Provenance(**(usual | recorded))  # type: ignore[arg-type]
 
 
 def _write_plain(path: Path, ids: pd.Series, probabilities: np.ndarray) -> Path:
-    """What a bag's file looks like: it does not say where it comes from."""
+    """A file from elsewhere: it does not record its provenance, nor the folds."""
     frame = pd.DataFrame(probabilities.astype(np.float32), columns=list(LABELS))
     write_table(frame.assign(ID=ids.to_numpy()), path)
     return path
@@ -97,7 +99,7 @@ def _mean_prediction(root: Path, table: pd.DataFrame) -> np.ndarray:
     return means.loc[table["ID"], list(LABELS)].to_numpy()
 
 
-def test_a_conf_is_judged_by_the_mean_of_its_epochs(run: Run, root: Path, table: pd.DataFrame) -> None:
+def test_a_conf_is_scored_by_the_mean_of_its_epochs(run: Run, root: Path, table: pd.DataFrame) -> None:
     found = run(root / "net.yaml")
     slices = pd.DataFrame(_mean_prediction(root, table), columns=list(LABELS))
     slices = slices.join(table[list(LABELS)], suffixes=("", "_true")).assign(
@@ -133,7 +135,7 @@ def test_a_conf_is_judged_by_the_mean_of_its_epochs(run: Run, root: Path, table:
 
 
 def test_its_probabilities_are_rounded_nowhere_on_the_way(run: Run, root: Path, table: pd.DataFrame) -> None:
-    # a bag's file of the same predictions, one epoch, in another order: the same to the last digit
+    # a file from elsewhere of the same predictions, one epoch, in another order: the same to the last digit
     found = run(root / "net.yaml", "--epochs", "3")
     files = [pd.read_parquet(path) for path in (root / "model" / "net").glob("fold*/valid_epoch3.parquet")]
     rows = pd.concat(files).sample(frac=1, random_state=5)
@@ -149,19 +151,19 @@ def test_a_label_that_nobody_has(run: Run, root: Path, capsys: pytest.CaptureFix
     assert "nan" not in capsys.readouterr().out
 
 
-def test_folds_that_are_not_predicted_are_not_judged(
+def test_folds_that_are_not_predicted_are_not_scored(
     run: Run, root: Path, table: pd.DataFrame, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for epoch in (2, 3):
         for fold in (0, 2):
             Layout(root).fold("net", fold).predictions("valid", epoch).unlink()
-    judged = table[table["fold"] == 1]
+    scored = table[table["fold"] == 1]
     found = run(root / "net.yaml")
     said = capsys.readouterr().out
-    patients = judged["PatientID"].nunique()
-    assert f"{len(judged)} of {SLICES} training slices judged, of {patients} patients; folds: 1; " in said
-    assert "none is predicted" in said
-    assert (found.loc["slice", "n"] == len(judged)).all()
+    patients = scored["PatientID"].nunique()
+    assert f"{len(scored)} of {SLICES} training slices judged, of {patients} patients; folds: 1; " in said
+    assert "their thresholds come from other folds, and there are none" in said
+    assert (found.loc["slice", "n"] == len(scored)).all()
     rates = found[found.index.get_level_values("metric").str.contains("sensitivity|specificity|[np]pv|threshold")]
     assert rates["value"].isna().all()
     assert found.loc[("study", "any", "auc"), ["low", "high"]].notna().all()
@@ -178,7 +180,7 @@ def test_a_probability_at_the_threshold_is_a_yes() -> None:
     targets = np.tile([[1], [1], [0], [0]], 6)
     probabilities = np.tile([[0.5], [0.4], [0.5], [0.4]], 6)
     cases = Cases(targets, probabilities, np.arange(4), np.zeros(4))
-    thresholds = np.array([[0.5] * 6, [0.5] * 6, [0.5] * 6, [np.nan] * 6])  # the last is not judged
+    thresholds = np.array([[0.5] * 6, [0.5] * 6, [0.5] * 6, [np.nan] * 6])  # the last has none
     found = dict(zip(RESAMPLED, statistics(cases, thresholds)(np.ones(4, dtype=int)), strict=True))
     np.testing.assert_array_equal(found["sensitivity"], 0.5)
     np.testing.assert_array_equal(found["specificity"], 0)
@@ -196,12 +198,14 @@ def _fold_of_another_epoch(root: Path) -> list[Path]:
 def _trained_on(root: Path) -> list[Path]:
     rows = pd.read_parquet(Layout(root).folds)
     path = root / "valid.parquet"
-    write_predictions(path, rows["ID"][rows["fold"] == 1], np.full((sum(rows["fold"] == 1), 6), 0.5), _origin(fold=0))
+    write_predictions(
+        path, rows["ID"][rows["fold"] == 1], np.full((sum(rows["fold"] == 1), 6), 0.5), _provenance(fold=0)
+    )
     return [path]
 
 
 def _test_set(root: Path) -> list[Path]:
-    write_predictions(root / "test.parquet", pd.Series(["ID_1"]), np.full((1, 6), 0.5), _origin(split="test"))
+    write_predictions(root / "test.parquet", pd.Series(["ID_1"]), np.full((1, 6), 0.5), _provenance(split="test"))
     return [root / "test.parquet"]
 
 
@@ -218,28 +222,29 @@ def _nothing(root: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    ("mistake", "words"),
+    ("mistake", "words", "step"),
     [
-        (_unknown_slice, "2 predicted slices are not among the training slices: ID_f, ID_e"),
+        (_unknown_slice, "2 predicted slices are not among the training slices: ID_f, ID_e", None),
         (
             _fold_of_another_epoch,
             r"slices are in fewer prediction files than others \(1 and not 2\): ID_.* and \d+ more",
+            None,
         ),
-        (_trained_on, "its network was trained on them: ID_"),
-        (_test_set, "is of the test set"),
-        (_twice, "given more than once: .*valid_epoch2.parquet"),
-        (
-            _other_conf,
-            "other.yaml: no out-of-fold predictions of epochs 2, 3, such as .*other/fold0/valid_epoch2.parquet",
-        ),
-        (_nothing, "no slices are predicted in .*bag.parquet"),
-        (lambda root: [root / "missing.parquet"], "missing.parquet is missing"),
-        (lambda root: [root / "missing.yaml"], "missing.yaml is missing"),
+        (_trained_on, "its network was trained on them: ID_", "train"),
+        (_test_set, "is of the test set", None),
+        (_twice, "given more than once: .*valid_epoch2.parquet", None),
+        (_other_conf, "other.yaml: no out-of-fold predictions of epochs 2, 3 in .*model/other$", "predict"),
+        (_nothing, "no slices are predicted in .*bag.parquet", None),
+        (lambda root: [root / "missing.parquet"], "missing.parquet is missing", "predict"),
+        (lambda root: [root / "missing.yaml"], "missing.yaml is missing", None),
     ],
 )
-def test_mistakes_are_named(run: Run, root: Path, mistake: Callable[[Path], list[Path]], words: str) -> None:
-    with pytest.raises(UserError, match=words):
+def test_mistakes_are_named(
+    run: Run, root: Path, mistake: Callable[[Path], list[Path]], words: str, step: str | None
+) -> None:
+    with pytest.raises(UserError, match=words) as error:
         run(*mistake(root))
+    assert error.value.step == step
     assert not (root / "submission").exists()
 
 
@@ -261,4 +266,39 @@ def test_the_command(root: Path, repository: Path) -> None:
 
     mistaken = command("missing.parquet", "--root", str(root))
     assert (mistaken.returncode, mistaken.stdout) == (2, "")
-    assert mistaken.stderr == "error: missing.parquet is missing; bin/predict.sh makes it\n"
+    assert mistaken.stderr == "error: missing.parquet is missing; run sh bin/predict.sh\n"
+
+
+def _bag_with_folds(root: Path, table: pd.DataFrame) -> Path:
+    """What a submission leaves: the out-of-fold predictions of its bag, and the folds that they were made with."""
+    path, folds = root / "submission" / "out_of_fold.parquet", read_truth(Layout(root)).folds_fingerprint
+    write_predictions(path, table["ID"], _mean_prediction(root, table), folds=folds)
+    return path
+
+
+def _renumber_folds(root: Path) -> None:
+    folds = pd.read_parquet(Layout(root).folds)
+    write_table(folds.assign(fold=(folds["fold"] + 1) % 3), Layout(root).folds)
+
+
+def test_a_bag_of_other_folds_is_refused(root: Path, table: pd.DataFrame, repository: Path) -> None:
+    bag = _bag_with_folds(root, table)
+    (found,) = read_sources([bag], Layout(root), [2, 3], read_truth(Layout(root)))
+    assert found.folds == read_truth(Layout(root)).folds_fingerprint
+    _renumber_folds(root)
+    with pytest.raises(UserError, match=r"out_of_fold.parquet was made with other folds than there are now") as error:
+        read_sources([bag], Layout(root), [2, 3], read_truth(Layout(root)))
+    assert error.value.step == "ensemble"
+
+    line = [sys.executable, "-m", "src.evaluate.summary", str(bag), "--root", str(root), "--resamples", "20"]
+    refused = subprocess.run(line, cwd=repository, capture_output=True, text=True)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == f"error: {bag} was made with other folds than there are now; run sh bin/ensemble.sh\n"
+    assert not (root / "submission" / "summary.csv").exists()
+
+
+def test_a_bag_of_these_folds_is_scored(run: Run, root: Path, table: pd.DataFrame) -> None:
+    found, of_bag = run(root / "net.yaml"), run(_bag_with_folds(root, table))
+    columns = ["n", "positives"]
+    pd.testing.assert_frame_equal(of_bag[columns], found[columns])
+    np.testing.assert_allclose(of_bag["value"], found["value"], rtol=1e-5)

@@ -6,17 +6,27 @@ import numpy as np
 import pytest
 
 from src.errors import UserError
-from src.files.embeddings import EmbeddedBy, Embeddings, EmbeddingWriter, is_finished
+from src.files.embeddings import Embeddings, EmbeddingWriter, is_finished
+from src.files.provenance import Provenance
 
-BY = EmbeddedBy("efficientnet-b2", 1, 3, "sum", "slices", "train", "print", "Identity", None)
+PROVENANCE = Provenance(
+    conf="efficientnet-b2",
+    fold=1,
+    epoch=3,
+    checkpoint="sum",
+    data_fingerprint="slices",
+    split="train",
+    slices="print",
+    tta="Identity",
+)
 N, D = 10, 7
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(N, 6)).astype(np.float32)
 EMBEDDINGS = RNG.normal(size=(N, D)).astype(np.float32)
 
 
-def _write(path: Path, first: int, last: int, by: EmbeddedBy = BY) -> EmbeddingWriter:
-    writer = EmbeddingWriter(path, by, N, D)
+def _write(path: Path, first: int, last: int) -> EmbeddingWriter:
+    writer = EmbeddingWriter(path, PROVENANCE, N, D)
     writer.open_at(first)
     writer.add(LOGITS[first:last], EMBEDDINGS[first:last])
     writer.save()
@@ -28,7 +38,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "e.npy"
     _write(path, 0, N)
     found = Embeddings(path)
-    assert (len(found), found.dimensions, found.by) == (N, D, BY)
+    assert (len(found), found.dimensions, found.provenance) == (N, D, PROVENANCE)
     logits, embeddings = found.read(2, 6)
     np.testing.assert_array_equal(logits, LOGITS[2:6])
     np.testing.assert_array_equal(embeddings, EMBEDDINGS[2:6].astype(np.float16).astype(np.float32))
@@ -41,50 +51,53 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 def test_an_interrupted_file_goes_on_where_it_was_saved(tmp_path: Path) -> None:
     path, whole = tmp_path / "e.npy", tmp_path / "whole.npy"
     _write(whole, 0, N)
-    writer = EmbeddingWriter(path, BY, N, D)
+    writer = EmbeddingWriter(path, PROVENANCE, N, D)
     writer.open_at(0)
     writer.add(LOGITS[:4], EMBEDDINGS[:4])
     writer.save()
     writer.add(LOGITS[4:7] + 1, EMBEDDINGS[4:7])  # lost, though some of it may be on the disk
     writer.close()
-    with pytest.raises(UserError, match=r"has 4 of its 10 slices; bin/sequence.sh goes on with it"):
+    with pytest.raises(UserError, match=r"has 4 of its 10 slices") as unfinished:
         Embeddings(path)
-    assert EmbeddingWriter(path, BY, N, D).done == 4
+    assert unfinished.value.step == "sequence"
+    assert EmbeddingWriter(path, PROVENANCE, N, D).done == 4
     _write(path, 4, N)
     assert path.read_bytes() == whole.read_bytes()
-    _write(path, 2, N)  # another file of the same pass had come less far
+    _write(path, 2, N)  # another file of the same group had come less far
     assert path.read_bytes() == whole.read_bytes()
 
 
 def test_another_networks_file_is_begun_anew(tmp_path: Path) -> None:
     path = tmp_path / "e.npy"
     _write(path, 0, N)
-    assert is_finished(path, BY)
-    other = replace(BY, checkpoint="other")
+    assert is_finished(path, PROVENANCE)
+    other = replace(PROVENANCE, checkpoint="other")
     assert not is_finished(path, other)
     writer = EmbeddingWriter(path, other, N, D)
     assert writer.done == 0
     writer.open_at(0)
     writer.close()
-    assert not is_finished(path, BY)  # what it was is gone, and it says so
+    assert not is_finished(path, PROVENANCE)  # what it was is gone, and it says so
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
     path = tmp_path / "e.npy"
-    with pytest.raises(UserError, match=r"e.npy is missing; bin/sequence.sh makes it"):
+    with pytest.raises(UserError, match=r"e.npy is missing") as missing:
         Embeddings(path)
+    assert missing.value.step == "sequence"
     _write(path, 0, N)
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(UserError, match=r"e.npy is damaged .*; delete it and run bin/sequence.sh again"):
+    with pytest.raises(UserError, match=r"e.npy is damaged .*; delete it") as damaged:
         Embeddings(path)
+    assert damaged.value.step == "sequence"
     path.with_suffix(".json").write_text(json.dumps({"done": 1}))
     with pytest.raises(UserError, match="is missing"):
         Embeddings(path)
-    assert EmbeddingWriter(path, BY, N, D).done == 0
+    assert EmbeddingWriter(path, PROVENANCE, N, D).done == 0
 
 
 def test_what_float16_cannot_hold_is_refused(tmp_path: Path) -> None:
-    writer = EmbeddingWriter(tmp_path / "e.npy", BY, N, D)
+    writer = EmbeddingWriter(tmp_path / "e.npy", PROVENANCE, N, D)
     writer.open_at(0)
     with pytest.raises(UserError, match="exceeds what float16 holds"):
         writer.add(LOGITS[:1], EMBEDDINGS[:1] * 1e6)

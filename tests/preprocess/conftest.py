@@ -69,7 +69,7 @@ def mortal_cluster(tmp_path: Path, repository: Path) -> Iterator[Cluster]:
 @pytest.fixture
 def table(preprocessed: Layout) -> pd.DataFrame:
     """The training table of the tiny competition."""
-    return read_table(preprocessed.table("train"), [], made_by="")
+    return read_table(preprocessed.table("train"), [], step="")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from src.files.layout import Layout
 from src.files.tables import read_table, write_table
 from src.labels import LABELS
-from src.preprocess.audit import Split, audit, leaks, read_split, report
+from src.preprocess.audit import AuditedSplit, audit, leaks, read_audited_split, report
 
 REJECTED = pd.DataFrame({"ID": ["ID_r", "ID_s", "ID_t"], "reason": ["truncated", "not_dicom", "truncated"]})
 
@@ -34,7 +34,7 @@ def _slices(n: int, **columns: object) -> pd.DataFrame:
 
 def _audit(train: pd.DataFrame, test: pd.DataFrame | None = None) -> dict:
     other = _slices(2).add_suffix("").replace(r"^(p|st|se|h)", r"x\1", regex=True)
-    return audit(Split(train, REJECTED), Split(other if test is None else test, REJECTED.iloc[:0]))
+    return audit(AuditedSplit(train, REJECTED), AuditedSplit(other if test is None else test, REJECTED.iloc[:0]))
 
 
 def test_sound_data() -> None:
@@ -111,7 +111,7 @@ def test_prevalence_by_fold() -> None:
 
 
 def test_the_tiny_competition(preprocessed: Layout) -> None:
-    found = audit(read_split(preprocessed, "train"), read_split(preprocessed, "test"))
+    found = audit(read_audited_split(preprocessed, "train"), read_audited_split(preprocessed, "test"))
     assert leaks(found) == ""
     assert found["between_train_and_test"]["patients"]["count"] == 1  # the generator makes one recur
     assert found["labels"]["identical_images"] == 1
@@ -122,7 +122,7 @@ def test_a_leak_is_kept_and_fails_the_run(preprocessed: Layout, tmp_path: Path, 
     (tmp_path / "cache").mkdir()
     for name in ("train", "test", "train.parquet", "test.parquet"):
         (tmp_path / "cache" / name).symlink_to(preprocessed.root / "cache" / name)
-    folds = read_table(preprocessed.folds, [], made_by="")
+    folds = read_table(preprocessed.folds, [], step="")
     folds.loc[0, "fold"] = (folds.loc[0, "fold"] + 1) % 5
     write_table(folds, tmp_path / "cache/folds.parquet")
     result = subprocess.run(
@@ -134,4 +134,5 @@ def test_a_leak_is_kept_and_fails_the_run(preprocessed: Layout, tmp_path: Path, 
     assert result.returncode == 2
     patient = folds.loc[0, "PatientID"]
     assert result.stderr.startswith(f"error: in several folds: 1 patients ({patient})")
+    assert result.stderr.endswith("folds.parquet; run sh bin/preprocess.sh\n")
     assert patient in json.loads((tmp_path / "cache/audit.json").read_text())["between_folds"]["patients"]["examples"]

@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from src.dicom import UnreadableDicom, read_hounsfield
+from src.dicom.sources import find_slices, source_columns
 from src.errors import UserError
-from src.files.dicom import UnreadableDicom, read_hounsfield
-from src.files.images import ImageStore
+from src.files.image_store import ImageStore
 from src.files.layout import Layout
-from src.files.sources import find_slices, source_columns
 from src.files.tables import write_table
 from src.preprocess import create_dataset as module
 from src.preprocess.create_dataset import check_rejected, create_dataset, verify

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from src.dicom import read_header
 from src.errors import UserError
-from src.files.dicom import read_header
 from src.files.label_csv import pivot_labels
 from src.files.layout import Layout
 from src.files.tables import read_table
@@ -17,17 +17,17 @@ LABELLED = np.array([[1, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0]])
 
 
 def test_a_row_for_each_id_of_the_csv(write_labels: Write, preprocessed: Layout) -> None:
-    table = read_table(preprocessed.table("train"), [], made_by="")
+    table = read_table(preprocessed.table("train"), [], step="")
     ids, _ = pivot_labels(preprocessed.root / "input/stage_2_train.csv", test=False)
     assert table["ID"].tolist() == ids["ID"].tolist()
     assert set(LABELS) <= set(table.columns)
     assert (table["reason"] == "").all()
     assert all(Path(path).is_file() for path in table["path"])
-    assert not set(LABELS) & set(read_table(preprocessed.table("test"), [], made_by="").columns)
+    assert not set(LABELS) & set(read_table(preprocessed.table("test"), [], step="").columns)
 
 
 def test_order_is_that_of_the_slices_not_of_the_names(preprocessed: Layout) -> None:
-    table = read_table(preprocessed.table("train"), [], made_by="")
+    table = read_table(preprocessed.table("train"), [], step="")
     assert table["n_slices"].min() >= 4
     for _, series in table.groupby("SeriesInstanceUID"):
         ordered = series.sort_values("z_index")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from src.ct.windows import apply_windows
+from src.dicom import UnreadableDicom, read_hounsfield
 from src.errors import UserError
-from src.files.dicom import UnreadableDicom, read_hounsfield
 from src.report.montage import montage
 
 

@@ -4,12 +4,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.classify.checkpoint import About, save_checkpoint
+from src.classify.checkpoint import ClassifierMetadata
+from src.classify.dataset import read_fold_split
 from src.classify.network import build_network
-from src.classify.split import read_split
 from src.config import Config, SequenceConfig, load_sequence_config
 from src.files.layout import Layout
 from src.sequence.embed import embed
+from src.train.checkpoint import save_checkpoint
 
 EPOCH = 3  # the classifier's
 QUICK = ["batch_size=2", "epochs=2", "model.width=8", "scheduler.warmup_steps=0"]
@@ -42,8 +43,8 @@ def networks(preprocessed: Layout, classifier: Config, tmp_path_factory: pytest.
     layout = Layout(root)
     for fold in (0, 1):
         torch.manual_seed(fold)
-        about = About.of(classifier, fold, EPOCH, read_split(layout, fold)[0].fingerprint())
-        save_checkpoint(layout.fold(classifier.name, fold).checkpoint(EPOCH), build_network(classifier), about)
+        metadata = ClassifierMetadata.of(classifier, fold, EPOCH, read_fold_split(layout, fold)[0].fingerprint())
+        save_checkpoint(layout.fold(classifier.name, fold).checkpoint(EPOCH), build_network(classifier), metadata)
     return layout
 
 

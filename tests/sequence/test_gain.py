@@ -8,62 +8,71 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from src.classify.checkpoint import load_checkpoint
-from src.classify.fit import fit
-from src.classify.loop import make_accelerator
 from src.config import SequenceConfig
 from src.evaluate.bootstrap import PatientRatios, interval, resample
 from src.evaluate.score import log_losses
-from src.files.embeddings import EmbeddedBy, Embeddings, EmbeddingWriter
+from src.files.embeddings import Embeddings, EmbeddingWriter
 from src.files.layout import Layout
+from src.files.provenance import Provenance
 from src.labels import WEIGHTS
-from src.sequence.embedded import Embedded
-from src.sequence.loop import make_series_loader, predict_series
-from src.sequence.series import InSeries
-from src.sequence.train import Sequencing
+from src.sequence.series import EmbeddedSlices, SlicesBySeries, make_series_loader, predict_series
+from src.sequence.train import SequenceTask
+from src.train.checkpoint import load_checkpoint
+from src.train.distributed import make_accelerator
+from src.train.trainer import fit
 
 SERIES, LENGTH, DIMENSIONS, PREVALENCE = 240, 16, 8, 6 / 16
 
 
 @pytest.fixture(scope="module")
-def made_up(tmp_path_factory: pytest.TempPathFactory) -> Embedded:
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> EmbeddedSlices:
     """Series with one bleed of six slices that follow each other, of which each slice by itself shows a little.
 
     Each series is a patient; what a classifier can say of a slice alone is its exact posterior.
     """
     rng = np.random.default_rng(0)
     first = rng.integers(0, LENGTH - 5, SERIES)[:, None]
-    places = np.arange(LENGTH)[None]
-    bleeds = ((places >= first) & (places < first + 6)).ravel()
+    slices = np.arange(LENGTH)[None]
+    bleeds = ((slices >= first) & (slices < first + 6)).ravel()
     signal = bleeds + rng.normal(0, 1, len(bleeds))
     logits = np.repeat((signal - 0.5 + logit(PREVALENCE))[:, None], 6, axis=1)
     embeddings = signal[:, None] * rng.normal(size=DIMENSIONS) + 0.1 * rng.normal(size=(len(bleeds), DIMENSIONS))
     path = tmp_path_factory.mktemp("made up") / "e.npy"
-    by = EmbeddedBy("cnn", 0, 3, "c", "t", "train", "s", "Identity", None)
-    writer = EmbeddingWriter(path, by, len(bleeds), DIMENSIONS)
+    provenance = Provenance(
+        conf="cnn",
+        fold=0,
+        epoch=3,
+        checkpoint="c",
+        data_fingerprint="t",
+        split="train",
+        slices="s",
+        tta="Identity",
+    )
+    writer = EmbeddingWriter(path, provenance, len(bleeds), DIMENSIONS)
     writer.open_at(0)
     writer.add(logits, embeddings)
     writer.save()
     writer.close()
-    slices = InSeries(
+    by_series = SlicesBySeries(
         SimpleNamespace(ids=[f"ID_{i:x}" for i in range(len(bleeds))]),  # type: ignore[arg-type]
         np.tile(np.arange(LENGTH) * 5.0, SERIES),
         np.arange(SERIES + 1) * LENGTH,
         np.repeat(bleeds[:, None], 6, axis=1).astype(np.uint8),
         np.repeat(np.arange(SERIES) % 2, LENGTH),
     )
-    return Embedded(slices, Embeddings(path), 0)
+    return EmbeddedSlices(by_series, Embeddings(path), 0)
 
 
-def _losses(embedded: Embedded, probabilities: np.ndarray) -> np.ndarray:
+def _losses(embedded: EmbeddedSlices, probabilities: np.ndarray) -> np.ndarray:
     """The metric of each held-out slice."""
+    assert embedded.slices.targets is not None
     each = log_losses(embedded.slices.targets[embedded.unseen], probabilities)
     averaged: np.ndarray = np.average(each, axis=1, weights=WEIGHTS)
     return averaged
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of how much more `one` loses than `other`, in shares of the latter."""
+    """The 95 % interval of how much more `one` loses than `other`, as a fraction of the latter."""
     patients = np.repeat(np.arange(len(one) // LENGTH), LENGTH)
     ratio = PatientRatios((one - other)[:, None], other[:, None], patients)
     (low,), (high,) = interval(resample(ratio, patients[-1] + 1, resamples=500, seed=0))
@@ -72,7 +81,7 @@ def _difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
 
 @pytest.mark.parametrize("kind", ["gru", "lstm", "transformer"])
 def test_order_is_what_helps(
-    made_up: Embedded, make_sequence_config: Callable[..., SequenceConfig], tmp_path: Path, kind: str
+    made_up: EmbeddedSlices, make_sequence_config: Callable[..., SequenceConfig], tmp_path: Path, kind: str
 ) -> None:
     settings = [
         "batch_size=8",
@@ -87,7 +96,7 @@ def test_order_is_what_helps(
     tasks, predicted = {}, {}
     for order in ("z", "shuffled"):
         config = make_sequence_config(kind, *settings, f"order={order}")
-        tasks[order] = Sequencing(config, made_up, Layout(tmp_path / order))
+        tasks[order] = SequenceTask(config, made_up, Layout(tmp_path / order))
         kept: list[np.ndarray] = []
         validate = tasks[order].validate
 

@@ -9,20 +9,23 @@ import pandas as pd
 import pytest
 import yaml
 
-from src.classify import fit, loop
-from src.classify.checkpoint import file_sha256, read_about
 from src.classify.train import train as train_classifier
 from src.config import Config, SequenceConfig
+from src.ensemble.fresh import require_fresh
 from src.errors import Stopped, UserError
 from src.evaluate.score import weighted_log_loss
+from src.files.checksum import file_sha256
 from src.files.embeddings import Embeddings
 from src.files.layout import Layout
 from src.files.predictions import read_predictions
 from src.labels import LABELS
 from src.sequence import train as train_module
-from src.sequence.checkpoint import About, over
+from src.sequence.checkpoint import SequenceMetadata, over_classifier
 from src.sequence.predict import predict
 from src.sequence.train import train
+from src.train import epoch as epoch_module
+from src.train import trainer
+from src.train.checkpoint import read_metadata
 
 Make = Callable[..., SequenceConfig]
 
@@ -50,8 +53,14 @@ def test_it_leaves_what_a_classifier_leaves(
     metrics = [pd.read_csv(each.metrics) for each in (folder, other.fold(classifier.name, 0))]
     assert metrics[0].columns.tolist() == metrics[1].columns.tolist()
     assert metrics[0]["epoch"].tolist() == [1, 2]
-    about = read_about(folder.checkpoint(2), About)
-    assert (about.conf, about.fold, about.epoch, about.model) == (f"{classifier.name}+gru", 0, 2, "GRU")
+    found = read_metadata(folder.checkpoint(2), SequenceMetadata)
+    assert (found.conf, found.fold, found.epoch) == (f"{classifier.name}+gru", 0, 2)
+    assert found.model == sequence_config.model.model_dump()
+    assert found.model["name"] == "GRU"
+    embeddings = Embeddings(layout.fold(classifier.name, 0).embeddings("train", 3))
+    assert (found.order, found.dimensions, found.components) == ("z", embeddings.dimensions, None)
+    assert found.classifier_epoch == 3
+    assert found.classifier_checkpoint == file_sha256(layout.fold(classifier.name, 0).checkpoint(3))
 
 
 def test_its_predictions_are_out_of_fold_and_of_the_test_set(
@@ -67,8 +76,12 @@ def test_its_predictions_are_out_of_fold_and_of_the_test_set(
     targets = pd.read_parquet(layout.table("train")).set_index("ID").loc[valid.ids, list(LABELS)].to_numpy()
     loss = weighted_log_loss(targets, valid.probabilities)
     assert loss == pytest.approx(pd.read_csv(folder.metrics)["valid"].iloc[-1], rel=1e-5)
-    assert valid.origin is not None
-    assert valid.origin.checkpoint == file_sha256(folder.checkpoint(2))
+    for each, split in ((valid, "valid"), (test, "test")):
+        assert each.provenance is not None
+        assert each.provenance.split == split
+        assert each.provenance.checkpoint == file_sha256(folder.checkpoint(2))
+        assert each.provenance.classifier_checkpoint == file_sha256(layout.fold(classifier.name, 1).checkpoint(3))
+    require_fresh([valid, test], layout)
     before = {path: path.stat().st_mtime_ns for path in folder.path.glob("*.parquet")}
     predict(sequence_config, classifier, 1, ["valid", "test"], 3, layout)
     assert {path: path.stat().st_mtime_ns for path in folder.path.glob("*.parquet")} == before
@@ -85,14 +98,14 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     when: str,
 ) -> None:
     config = make_sequence_config(kind, "save_steps=2", "ema_decay=0.9")
-    folder = layout.fold(over(config, classifier).name, 0)
+    folder = layout.fold(over_classifier(config, classifier).name, 0)
     train(config, classifier, 0, 3, layout)
     whole = [file_sha256(folder.checkpoint(epoch)) for epoch in (1, 2)]
     metrics = pd.read_csv(folder.metrics)
     shutil.rmtree(folder.path)
     where, name, which = {
-        "start": (fit, "train_epoch", 2),
-        "middle": (loop, "weighted_bce", 6),
+        "start": (trainer, "train_epoch", 2),
+        "middle": (epoch_module, "weighted_bce", 6),
         "validation": (train_module, "predict_series", 2),
     }[when]
     real, calls = getattr(where, name), []
@@ -109,7 +122,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     assert not folder.checkpoint(2).exists()
     train(config, classifier, 0, 3, layout)
     assert [file_sha256(folder.checkpoint(epoch)) for epoch in (1, 2)] == whole
-    scores = [name for name in metrics if name not in ("images_per_second", "waiting_share")]
+    scores = [name for name in metrics if name not in ("images_per_second", "waiting_fraction")]
     pd.testing.assert_frame_equal(pd.read_csv(folder.metrics)[scores], metrics[scores])
 
 
@@ -124,10 +137,13 @@ def test_a_finished_fold_is_left_and_another_conf_refused(
         train(make_sequence_config("gru", "model.width=16"), classifier, 0, 3, layout)
     with pytest.raises(UserError, match="was begun with another order"):
         train(make_sequence_config("gru", "order=shuffled"), classifier, 0, 3, layout)
-    with pytest.raises(UserError, match=r"epoch2.safetensors was trained with another conf or on other embeddings"):
+    with pytest.raises(
+        UserError, match=r"epoch2.safetensors was trained with another conf or on other embeddings"
+    ) as other_conf:
         predict(make_sequence_config("gru", "order=shuffled"), classifier, 0, ["valid"], 3, layout)
-    with pytest.raises(UserError, match=r"fold1/epoch2.safetensors is missing; bin/sequence.sh makes it"):
+    with pytest.raises(UserError, match=r"fold1/epoch2.safetensors is missing") as missing:
         predict(config, classifier, 1, ["valid"], 3, layout)
+    assert other_conf.value.step == missing.value.step == "sequence"
     shutil.copytree(layout.fold(f"{classifier.name}+gru", 0).path, layout.fold(f"{classifier.name}+gru", 1).path)
     with pytest.raises(UserError, match=r"fold1/epoch2.safetensors was trained with another conf or on other"):
         predict(config, classifier, 1, ["valid"], 3, layout)
@@ -136,8 +152,9 @@ def test_a_finished_fold_is_left_and_another_conf_refused(
 def test_mistakes_are_named(layout: Layout, classifier: Config, make_sequence_config: Make) -> None:
     with pytest.raises(UserError, match="batch_size 50 is larger than fold 0's 7 series"):
         train(make_sequence_config("gru", "batch_size=50"), classifier, 0, 3, layout)
-    with pytest.raises(UserError, match=r"fold0/embeddings_train_epoch2.npy is missing; bin/sequence.sh makes it"):
+    with pytest.raises(UserError, match=r"fold0/embeddings_train_epoch2.npy is missing") as missing:
         train(make_sequence_config(), classifier, 0, 2, layout)
+    assert missing.value.step == "sequence"
     with pytest.raises(UserError, match=r"fold4/embeddings_train_epoch3.npy is missing"):
         train(make_sequence_config(), classifier, 4, 3, layout)
 
@@ -164,13 +181,13 @@ def test_two_processes_do_as_one(
         folders[0].path.mkdir(parents=True)
         (layout.root / "cache").symlink_to(networks.root / "cache")
         folders[0].checkpoint(3).symlink_to(networks.fold(classifier.name, 0).checkpoint(3))
-        over = [confs[config.name], "--classifier", confs[classifier.name]]
+        arguments_of_both = [confs[config.name], "--classifier", confs[classifier.name]]
         for arguments in (
             ["src.sequence.embed", confs[classifier.name], "--epoch", "3"],
-            ["src.sequence.train", *over],
-            ["src.sequence.predict", *over, "--split", "valid"],
+            ["src.sequence.train", *arguments_of_both],
+            ["src.sequence.predict", *arguments_of_both, "--split", "valid"],
         ):
-            launch = ["src.classify.launch", str(processes)] if processes > 1 else []
+            launch = ["src.train.launch", str(processes)] if processes > 1 else []
             command = [sys.executable, "-m", *launch, *arguments, "--fold", "0", "--root", str(layout.root)]
             result = subprocess.run(command, cwd=repository, capture_output=True, text=True)
             assert result.returncode == 0, result.stderr

@@ -1,0 +1,66 @@
+"""Operating points of a detector and figures about it, from the out-of-fold predictions of its bag."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from src.evaluate.operating_point import sensitivity_threshold, specificity_threshold, youden_threshold
+from src.evaluate.out_of_fold import check_out_of_fold, read_truth
+from src.evaluate.score import auc_by_label
+from src.evaluate.study import Cases
+from src.evaluate.summary import to_levels
+from src.files.layout import Layout
+from src.files.predictions import read_predictions
+from src.labels import LABELS
+
+OPERATING_POINTS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "youden": youden_threshold,
+    "sensitivity_95": lambda targets, probabilities: sensitivity_threshold(targets, probabilities, 0.95),
+    "specificity_95": lambda targets, probabilities: specificity_threshold(targets, probabilities, 0.95),
+}
+
+Thresholds = dict[str, dict[str, dict[str, float | None]]]  # by level, name and label
+
+
+def judge_out_of_fold(path: Path, layout: Layout) -> tuple[Thresholds, dict[str, Any]]:
+    """Operating points by level ("slice", "study"), name and label, and figures for people.
+
+    A threshold is None for a label that no slice has, or every one. Raises UserError where the predictions or the
+    tables of preprocessing are missing, or do not belong together.
+    """
+    predictions, everything = read_predictions(path), read_truth(layout)
+    check_out_of_fold([predictions], everything)
+    truth = everything.of(pd.Index(predictions.ids))
+    levels = to_levels(truth, predictions.probabilities.astype(np.float64))
+    return {level: _thresholds(cases) for level, cases in levels.items()}, {
+        "folds_fingerprint": everything.folds_fingerprint,
+        "patients": levels["slice"].n_patients,
+        "levels": {level: _figures(cases) for level, cases in levels.items()},
+    }
+
+
+def _thresholds(cases: Cases) -> dict[str, dict[str, float | None]]:
+    columns = list(zip(LABELS, cases.targets.T, cases.probabilities.T, strict=True))
+    return {
+        name: {label: _number(threshold(*pair)) for label, *pair in columns}
+        for name, threshold in OPERATING_POINTS.items()
+    }
+
+
+def _figures(cases: Cases) -> dict[str, Any]:
+    return {
+        "cases": len(cases.targets),
+        "positives": _by_label(cases.targets.sum(axis=0)),
+        "auc": _by_label(auc_by_label(cases.targets, cases.probabilities)),
+    }
+
+
+def _by_label(values: np.ndarray) -> dict[str, float | None]:
+    return {label: _number(value) for label, value in zip(LABELS, values, strict=True)}
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

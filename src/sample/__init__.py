@@ -1,1 +1,0 @@
-"""Generated head CTs in Kaggle's layout, for trying everything out without the competition's data."""

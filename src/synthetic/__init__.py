@@ -1,0 +1,1 @@
+"""Generated head CTs in Kaggle's layout, so that everything can be tried without the competition's data."""

@@ -1,0 +1,75 @@
+"""DICOM files to read and to change."""
+
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+
+from src.dicom import UnreadableDicom, read_hounsfield
+
+
+@pytest.fixture(scope="session")
+def pydicom_file() -> Callable[[str], Path]:
+    """The path of one of pydicom's test files."""
+    return lambda name: Path(str(get_testdata_file(name, download=False)))
+
+
+@pytest.fixture(scope="session")
+def pydicom_files(pydicom_file: Callable[[str], Path]) -> list[Path]:
+    """All test files that come with pydicom, except the largest."""
+    folder = pydicom_file("CT_small.dcm").parent
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size < 10**7)
+
+
+@pytest.fixture
+def ct(pydicom_file: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A copy of a CT slice that a test may change: 128x128, 16-bit signed, slope 1, intercept -1024."""
+    return Path(shutil.copy(pydicom_file("CT_small.dcm"), tmp_path / "ct.dcm"))
+
+
+@pytest.fixture(scope="session")
+def change() -> Callable[..., None]:
+    """Set tags of a file; None deletes a tag."""
+
+    def _change(path: Path, **tags: object) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(path)
+            for tag, value in tags.items():
+                if value is None:
+                    delattr(dataset, tag)
+                elif isinstance(value, pydicom.DataElement):
+                    dataset.add(value)
+                else:
+                    setattr(dataset, tag, value)
+            dataset.save_as(path)
+
+    return _change
+
+
+@pytest.fixture(scope="session")
+def rewrite(change: Callable[..., None]) -> Callable[..., None]:
+    """Replace a file's pixels, (rows, columns), and set other tags."""
+
+    def _rewrite(path: Path, pixels: np.ndarray, **tags: object) -> None:
+        change(path, PixelData=pixels.tobytes(), Rows=pixels.shape[0], Columns=pixels.shape[1], **tags)
+
+    return _rewrite
+
+
+@pytest.fixture(scope="session")
+def reason_of() -> Callable[[Path], str]:
+    """The reason for which a file cannot be read."""
+
+    def _reason(path: Path) -> str:
+        with pytest.raises(UnreadableDicom) as error:
+            read_hounsfield(path)
+        assert str(error.value)
+        return error.value.reason
+
+    return _reason

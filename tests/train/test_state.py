@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.classify.network import build_network
+from src.config import Config
+from src.errors import UserError
+from src.train.distributed import make_accelerator
+from src.train.optim import make_average
+from src.train.state import Position, TrainingState, read_state
+
+
+def _state(config: Config) -> TrainingState:
+    network = build_network(config)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1])
+    return TrainingState(
+        make_accelerator("none"), network, make_average(network, 0.5), optimizer, scheduler, "these slices"
+    )
+
+
+def _step(state: TrainingState) -> None:
+    state.network(torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))).sum().backward()
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    assert state.average is not None
+    state.average.update_parameters(state.network)
+
+
+def test_what_goes_on_is_what_was_saved(config: Config, tmp_path: Path) -> None:
+    state = _state(config)
+    _step(state)
+    state.scheduler.step()
+    state.position, state.metrics = Position(2, 7, 3.5, 56, 1.25), [{"epoch": 1, "valid": 0.25}]
+    state.save(tmp_path / "state.pt")
+    saved = read_state(tmp_path / "state.pt")
+    assert saved["trained_on"] == "these slices"
+    other = _state(config)
+    other.restore(saved)
+    assert (other.position, other.metrics) == (state.position, state.metrics)
+    assert other.scheduler.get_last_lr() == pytest.approx([0.01])
+    for going_on in (state, other):
+        _step(going_on)  # with the optimiser's moments
+    for name, tensor in state.network.state_dict().items():
+        assert torch.equal(other.network.state_dict()[name], tensor), name
+        assert torch.equal(other.eval_network.state_dict()[name], state.eval_network.state_dict()[name]), name
+    assert not torch.equal(
+        state.eval_network.state_dict()["backbone.fc.bias"], state.network.state_dict()["backbone.fc.bias"]
+    )
+
+
+def test_state_is_data_and_damage_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    torch.save({"metrics": []}, path)
+    with pytest.raises(UserError, match=r"lacks network, average, optimizer and 4 more; delete .* to train"):
+        read_state(path)
+    torch.save({"metrics": Path("code")}, path)  # an object, whose loading would run code
+    with pytest.raises(UserError, match=r"state.pt cannot be read"):
+        read_state(path)
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(UserError, match=r"state.pt cannot be read .* delete .* to train this fold again"):
+        read_state(path)
