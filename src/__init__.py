@@ -16,7 +16,7 @@ A map of the package. Imports point downwards only: a line may import from the l
     dicom        the only reader of DICOM: headers, pixels, archives, series
     ct           what a slice and a series mean: Hounsfield units, windows, geometry, order
     arguments    command lines
-    config       conf/, checked
+    config       conf/, checked; config_errors says what is wrong with it
     progress     progress bars, or plain lines where there is no terminal
     text_table   tables in a terminal and in Markdown
     labels       the six labels, their weights, the ids of a submission's rows

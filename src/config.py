@@ -1,10 +1,7 @@
 """The YAML files in conf/, one per classifier or sequence model: a base and changes to it. Unknown keys are errors."""
 
-import re
-from difflib import get_close_matches
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -18,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from src.config_errors import explain
 from src.errors import UserError
 from src.labels import LABELS
 
@@ -253,7 +251,7 @@ def parse_config(values: Any, kind: type[_Conf], source: str) -> _Conf:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{source}: {_explain(error, kind)}") from error
+        raise UserError(f"{source}: {explain(error, kind)}") from error
 
 
 def dump_config(config: TrainingConf) -> str:
@@ -333,48 +331,3 @@ def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return flat
-
-
-# terms of pydantic's messages, and the terms of YAML for the same
-_WORDS = (
-    (r"valid tuple|^Tuple", "list"),
-    (r"valid dictionary( or (instance of \w+|object to extract fields from))?", "section of keys"),
-    (r"^Value error, ", ""),
-)
-
-
-def _explain(error: ValidationError, kind: type[TrainingConf]) -> str:
-    parts = []
-    for each in error.errors():
-        key, message = ".".join(str(part) for part in each["loc"]), each["msg"]
-        if each["type"] == "extra_forbidden":
-            known = _known_keys(kind, each["loc"][:-1])
-            close = get_close_matches(str(each["loc"][-1]), known, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
-            parts.append(f"unknown key {key}; {hint}")
-        elif each["type"] in ("missing", "union_tag_not_found"):
-            parts.append(f"key {key}{'' if each['type'] == 'missing' else '.name'} is missing")
-        elif each["type"] == "union_tag_invalid":
-            parts.append(f"{key}.name: expected one of {each['ctx']['expected_tags']}, found {each['ctx']['tag']!r}")
-        elif each["type"] == "too_short" and each["input"]:
-            pass  # pydantic's second message about a list with wrong items, after those about the items
-        else:
-            for found, word in _WORDS:
-                message = re.sub(found, word, message)
-            parts.append(f"{key}: {message[0].lower()}{message[1:]}, found {each['input']!r}")
-    return "; ".join(parts)
-
-
-def _known_keys(kind: type[TrainingConf], location: tuple[int | str, ...]) -> list[str]:
-    """The keys of the section at a pydantic location, which has keys, list positions and names of alternatives."""
-    section: Any = kind
-    for part in location:
-        if isinstance(part, int):
-            section = get_args(section)[0]
-        elif isinstance(section, type) and issubclass(section, BaseModel):
-            section = section.model_fields[part].annotation
-        else:  # one | another, or Annotated[one | another, ...], distinguished by their names
-            choices = get_args(section if isinstance(section, UnionType) else get_args(section)[0])
-            section = next(each for each in choices if part in get_args(each.model_fields["name"].annotation))
-    own = {"name"} if section is kind else set()  # the name of the file, which a conf cannot set
-    return sorted(section.model_fields.keys() - own)

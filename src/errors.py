@@ -31,6 +31,10 @@ class UserError(Exception):
         return " ".join(f"{self}{remedy}".split())
 
 
+class NotEnoughDisk(UserError):  # noqa: N818 - it names the state of the disk
+    """The disk has no room for what is to be written."""
+
+
 @contextmanager
 def advising(kind: type[UserError], advice: str) -> Iterator[None]:
     """Add to errors of a kind what the user of this command can do, such as which argument to give."""

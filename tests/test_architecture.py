@@ -1,15 +1,19 @@
 """The rules that keep the code in shape: layering, style, types, locked requirements, a README that says it all."""
 
+import ast
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from src.dicom import REASONS
 
 TOOLS = Path(sys.executable).parent
+WITH_TORCH = {"train", "classify", "sequence", "detector"}
+MOST_LINES, MOST_LINES_OF_FUNCTION = 350, 60
 
 
 def _clean(repository: Path, *command: str) -> None:
@@ -31,11 +35,11 @@ def test_types(repository: Path) -> None:
 
 
 def test_nothing_happens_at_import(repository: Path) -> None:
-    # a package below classify must not bring torch with it, and none may print, warn or read
+    # a package below train must not bring torch with it, and none may print, warn or read
     modules = [
         ".".join(path.relative_to(repository).with_suffix("").parts)
         for path in sorted((repository / "src").rglob("*.py"))
-        if path.name != "__init__.py" and not {"classify", "sequence"} & {*path.parts}
+        if path.name != "__init__.py" and not WITH_TORCH & {*path.parts}
     ]
     code = f"import sys\nfor name in {modules}: __import__(name)\nassert 'torch' not in sys.modules"
     result = subprocess.run(
@@ -76,6 +80,70 @@ def test_the_top_level_is_the_cards(repository: Path) -> None:
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     card = {"bin", "cache", "conf", "input", "model", "src", "submission", "requirements.txt", "README.md", "LICENSE"}
     around = {"tests", "benchmarks", "docs", "pyproject.toml", ".ci", ".gitignore"}
+    around |= {"CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", ".github", ".pre-commit-config.yaml"}
     around |= {"requirements-dask.txt", "requirements-dev.txt", "requirements.lock", "requirements-dev.lock"}
     assert card <= top
     assert top <= card | around
+
+
+def test_files_and_functions_are_short(repository: Path) -> None:
+    long = []
+    for folder in ("src", "benchmarks", "tests"):
+        for path in sorted((repository / folder).rglob("*.py")):
+            text = path.read_text()
+            if len(text.splitlines()) > MOST_LINES:
+                long.append(f"{path.relative_to(repository)}: {len(text.splitlines())} lines")
+            if folder != "src":
+                continue
+            for node in ast.walk(ast.parse(text)):
+                if (
+                    isinstance(node, ast.FunctionDef)
+                    and (lines := node.end_lineno - node.lineno + 1) > MOST_LINES_OF_FUNCTION
+                ):
+                    long.append(f"{path.relative_to(repository)}: {node.name} has {lines} lines")
+    assert not long
+
+
+def test_the_library_neither_prints_nor_names_scripts(repository: Path) -> None:
+    # outside main(), _parser() and the like, which are the command
+    command = {
+        "main",
+        "engine_arguments",
+        "run_command",
+        "_parser",
+        "_check_arguments",
+        "in_one_line",
+        "emit",
+        "display",
+    }
+    found = []
+    for path in sorted((repository / "src").rglob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, ast.FunctionDef) or function.name in command:
+                continue
+            for node in ast.walk(function):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                    found.append(f"{path.relative_to(repository)}: {function.name} prints")
+                if isinstance(node, ast.Raise) and re.search(r"bin/\w+\.sh|(?<![\w-])--[a-z]", ast.unparse(node)):
+                    found.append(f"{path.relative_to(repository)}: {function.name} names a script or a flag")
+    assert not found
+
+
+def test_the_version_is_the_changelogs(repository: Path) -> None:
+    version = re.findall(r"^## \[(\d[\d.]*)\]", (repository / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[0]
+    assert f'\nversion = "{version}"\n' in (repository / "pyproject.toml").read_text()
+    citation = yaml.safe_load((repository / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (version, "MIT")
+
+
+def test_the_workflow_runs_what_any_machine_runs(repository: Path) -> None:
+    workflow = yaml.safe_load((repository / ".github/workflows/test.yml").read_text())
+    assert workflow["jobs"]["test"]["steps"][-1] == {"run": "bash .ci/run"}
+
+
+def test_hooks_run_the_locked_tools(repository: Path) -> None:
+    asked = set(re.findall(r"^([\w-]+)==", (repository / "requirements-dev.txt").read_text(), flags=re.MULTILINE))
+    (hooks,) = yaml.safe_load((repository / ".pre-commit-config.yaml").read_text())["repos"]
+    tools = {Path(hook["entry"].split()[0]).name for hook in hooks["hooks"]}
+    assert tools == {"ruff", "mypy", "lint-imports"}
+    assert {"ruff", "mypy", "import-linter"} <= asked

@@ -82,10 +82,10 @@ def test_they_run(repository: Path, name: str) -> None:
         assert f"\n{title}" in result.stdout, result.stdout
 
 
-def test_the_second_stage_is_judged(repository: Path, tmp_path: Path) -> None:
+def test_the_second_stage_is_compared(repository: Path, tmp_path: Path) -> None:
     classifier, sequence = tmp_path / "small.yaml", tmp_path / "gru.yaml"
     classifier.write_text(
-        f"base: {repository}/conf/demo/base.yaml\nnetwork: {{architecture: timm/resnet10t}}\nimage_size: 32\n"
+        f"base: {repository}/conf/demo/base.yaml\nnetwork: {{architecture: timm/test_efficientnet}}\nimage_size: 32\n"
     )
     sequence.write_text(f"base: {repository}/conf/demo/sequence/gru.yaml\nbatch_size: 2\nepochs: 1\n")
     what = ["--patients", "12", "--slices", "4", "--size", "32", "--folds", "0", "1", "--resamples", "20"]

@@ -199,7 +199,7 @@ def test_two_processes_train_and_predict_as_one(repository: Path, run: tuple[Pat
     conf.write_text(
         # batch norm's running statistics, each process's own, must be one in what is validated and saved
         f"base: {repository}/conf/demo/base.yaml\n"
-        "network: {architecture: timm/resnet10t, reestimate_batch_norm: false}\n"
+        "network: {architecture: timm/test_efficientnet, reestimate_batch_norm: false}\n"
         "image_size: 32\nepochs: 1\n"
     )
     shared = {"CONFS": str(conf), "FOLDS": "0", "EPOCHS": "1"}

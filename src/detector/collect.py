@@ -13,7 +13,7 @@ from src.classify.checkpoint import ClassifierMetadata
 from src.classify.tta import parse_tta, tta_name
 from src.config import Config, load_config, load_sequence_config, parse_config
 from src.detector.folder import Description, Member, Network, SequenceModel, Weights
-from src.detector.operating import judge_out_of_fold
+from src.detector.operating import score_out_of_fold_bag
 from src.ensemble.recipe import Recipe
 from src.errors import UserError, first_few
 from src.files.checksum import file_sha256
@@ -91,7 +91,7 @@ def collect(manifest: Path, layout: Layout, selection: Selection) -> tuple[Descr
     parts = [_find(each, layout) for each in record["predictions"]]
     chosen = _select(parts, selection)
     operating_points, figures = (
-        judge_out_of_fold(_out_of_fold_file(manifest), layout) if record["out_of_fold"] else ({}, {})
+        score_out_of_fold_bag(_out_of_fold_file(manifest), layout) if record["out_of_fold"] else ({}, {})
     )
     members = _members(chosen)
     description = Description(

@@ -80,7 +80,7 @@ class Detector:
         """The probabilities of each slice: (S, 6) float64, in the series' order, columns in the order of LABELS.
 
         Slices may come in any order and have different sizes. One whose z is unknown has no adjacent slices: it is
-        judged by itself.
+        predicted by itself.
         """
         if not len(series):
             return np.empty((0, len(LABELS)))

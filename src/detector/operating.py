@@ -25,7 +25,7 @@ OPERATING_POINTS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 Thresholds = dict[str, dict[str, dict[str, float | None]]]  # by level, name and label
 
 
-def judge_out_of_fold(path: Path, layout: Layout) -> tuple[Thresholds, dict[str, Any]]:
+def score_out_of_fold_bag(path: Path, layout: Layout) -> tuple[Thresholds, dict[str, Any]]:
     """Operating points by level ("slice", "study"), name and label, and figures for people.
 
     A threshold is None for a label that no slice has, or every one. Raises UserError where the predictions or the

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit
-from sklearn.isotonic import IsotonicRegression
 
 from src.ensemble.blend import to_logits
 from src.labels import LABELS
@@ -74,6 +73,8 @@ def fit_steps(probabilities: np.ndarray, targets: np.ndarray) -> Steps:
 
     Source: Zadrozny, Elkan, "Transforming classifier scores into accurate multiclass probability estimates", KDD 2002.
     """
+    from sklearn.isotonic import IsotonicRegression  # here: it takes a second to import, and is seldom needed
+
     surest = 1 / (len(targets) + 2)
     points = []
     for j in range(len(LABELS)):

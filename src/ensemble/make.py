@@ -32,7 +32,7 @@ from src.labels import split_row_ids
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Scored:
     """The out-of-fold scores of a recipe. losses: of each network on its held-out slices, by conf, fold and epoch."""
 
     held_out: OutOfFold
@@ -48,14 +48,14 @@ class Made:
     submission: pd.DataFrame
     numbers: dict[str, Any]
     filled: Counter[str]
-    judgement: Judgement | None
+    scored: Scored | None
 
     @property
-    def unjudged(self) -> list[str]:
+    def unscored(self) -> list[str]:
         """Members of the test set that have no out-of-fold predictions, although others have."""
-        if self.judgement is None:
+        if self.scored is None:
             return []
-        return [name for name in self.numbers["weights"] if name not in self.judgement.held_out.names]
+        return [name for name in self.numbers["weights"] if name not in self.scored.held_out.names]
 
 
 def make(inputs: Inputs) -> Made:
@@ -66,28 +66,30 @@ def make(inputs: Inputs) -> Made:
     out_of_fold = [read_predictions(path) for path in inputs.out_of_fold]
     if layout is not None:
         require_fresh([*predictions, *out_of_fold], layout)
-    judgement = _judge(inputs, predictions, out_of_fold, layout)
-    held_out = None if judgement is None else judgement.held_out
+    scored = _score(inputs, predictions, out_of_fold, layout)
+    held_out = None if scored is None else scored.held_out
     bagged, numbers = assemble(predictions, inputs.recipe, held_out, layout)
     bagged, filled = fill(bagged, _slice_ids(sample), layout)
     submission = make_submission(sample, bagged)
     check_submission(submission, sample, "the submission")
-    return Made(submission, numbers, filled, judgement)
+    return Made(submission, numbers, filled, scored)
 
 
-def _judge(
+def _score(
     inputs: Inputs, predictions: Sequence[Predictions], out_of_fold: Sequence[Predictions], layout: Layout | None
-) -> Judgement | None:
+) -> Scored | None:
     """Score a recipe out of fold, if there are out-of-fold predictions."""
     if not out_of_fold:
         return None
     if layout is None:
-        raise UserError("out-of-fold predictions are judged by the labels and folds that preprocessing made: no root")
+        raise UserError(
+            "out-of-fold predictions are scored by the labels and folds that preprocessing made, and no root is given"
+        )
     truth = read_truth(layout)
     require_same_networks(predictions, out_of_fold)
     positions = None if inputs.recipe.smooth_mm == 0 else layout.table("train")
     held_out = read_out_of_fold(out_of_fold, truth, positions)
-    return Judgement(held_out, score_out_of_fold(held_out, inputs.recipe), loss_by_network(out_of_fold, truth), truth)
+    return Scored(held_out, score_out_of_fold(held_out, inputs.recipe), loss_by_network(out_of_fold, truth), truth)
 
 
 def write(made: Made, inputs: Inputs, output: Path, expected: str | None = None) -> None:
@@ -106,14 +108,14 @@ def write(made: Made, inputs: Inputs, output: Path, expected: str | None = None)
                 f"{output}: the same inputs no longer give the same bytes (SHA-256 {expected}), as with packages of "
                 "other versions; nothing is written"
             )
-    out_of_fold, judgement = beside(output, "out_of_fold.parquet"), made.judgement
+    out_of_fold, scored = beside(output, "out_of_fold.parquet"), made.scored
     facts: dict[str, Any] = {"numbers": made.numbers, "filled": made.filled, "out_of_fold": None}
-    if judgement is None:
+    if scored is None:
         out_of_fold.unlink(missing_ok=True)  # it belongs to an earlier submission
     else:
-        _write_out_of_fold(out_of_fold, judgement.scores.bagged, judgement.truth)
-        facts["out_of_fold"] = judgement.scores.table.to_dict(orient="index")
-    losses = {} if judgement is None else judgement.losses
+        _write_out_of_fold(out_of_fold, scored.scores.bagged, scored.truth)
+        facts["out_of_fold"] = scored.scores.table.to_dict(orient="index")
+    losses = {} if scored is None else scored.losses
     write_manifest(beside(output, "manifest.json"), inputs, output, losses, facts)
 
 

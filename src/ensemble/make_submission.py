@@ -8,7 +8,7 @@ from typing import Any
 from src.arguments import Parser, positive
 from src.ensemble.blend import BLENDS, NoLeastLoss
 from src.ensemble.calibrate import CALIBRATIONS
-from src.ensemble.make import Judgement, Made, make, write
+from src.ensemble.make import Made, Scored, make, write
 from src.ensemble.manifest import Inputs, read_manifest
 from src.ensemble.recipe import OneFoldAlone, Recipe
 from src.ensemble.submission import check_submission, read_sample, read_submission, score_submission
@@ -60,10 +60,10 @@ def find_predictions(run: Run, members: str) -> tuple[list[Path], list[Path]]:
 
 def report(made: Made, inputs: Inputs, output: Path) -> str:
     """Describe what a submission was made of, and its out-of-fold scores."""
-    lines = [] if made.judgement is None else [_report_scores(made.judgement, inputs.recipe)]
-    if made.unjudged:
+    lines = [] if made.scored is None else [_report_scores(made.scored, inputs.recipe)]
+    if made.unscored:
         lines.append(
-            f"no out-of-fold predictions of {first_few(made.unjudged)}: the figures above are of the others alone\n"
+            f"no out-of-fold predictions of {first_few(made.unscored)}: the figures above are of the others alone\n"
         )
     if inputs.recipe != Recipe():
         lines.append(f"{inputs.recipe.name}: {_words(made.numbers)}")
@@ -75,10 +75,10 @@ def report(made: Made, inputs: Inputs, output: Path) -> str:
     return "\n".join(lines)
 
 
-def _report_scores(judgement: Judgement, recipe: Recipe) -> str:
-    held_out, scores = judgement.held_out, judgement.scores
+def _report_scores(scored: Scored, recipe: Recipe) -> str:
+    held_out, scores = scored.held_out, scored.scores
     text = (
-        f"out-of-fold log loss over {len(held_out.truth)} of {len(judgement.truth)} training slices\n"
+        f"out-of-fold log loss over {len(held_out.truth)} of {len(scored.truth)} training slices\n"
         f"{text_table(scores.table, 4)}\n\n"
         f"correlation of members, within labels\n{square_table(scores.correlations, 3)}\n"
     )

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_curve
 
 from src.evaluate.study import Cases
 from src.labels import LABELS
@@ -16,6 +15,8 @@ def youden_threshold(targets: np.ndarray, probabilities: np.ndarray) -> float:
     """
     if not 0 < targets.sum() < len(targets):
         return np.nan
+    from sklearn.metrics import roc_curve  # here: it takes a second to import
+
     false_positives, true_positives, thresholds = roc_curve(targets, probabilities)
     # the first threshold is infinite and calls no case positive
     return float(thresholds[1:][np.argmax((true_positives - false_positives)[1:])])

@@ -6,7 +6,6 @@ Source: the competition's page "Evaluation"; `any` has weight 2, each subtype we
 from collections.abc import Callable
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from src.labels import WEIGHTS
 
@@ -44,6 +43,8 @@ def weighted_log_loss(targets: np.ndarray, probabilities: np.ndarray) -> float:
 
 def auc_by_label(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Area under the ROC curve of each label: (N, 6) twice -> (6,), NaN for a label that is all 0 or all 1."""
+    from sklearn.metrics import roc_auc_score  # here: it takes a second to import, and most commands score nothing
+
     return _by_label(roc_auc_score, targets, probabilities)
 
 
@@ -52,6 +53,8 @@ def average_precision_by_label(targets: np.ndarray, probabilities: np.ndarray) -
 
     Unlike the AUC, it depends on prevalence: an epidural bleed in 0.4 % of slices is hard to find without false alarms.
     """
+    from sklearn.metrics import average_precision_score
+
     return _by_label(average_precision_score, targets, probabilities)
 
 

@@ -146,9 +146,9 @@ def statistics(cases: Cases, thresholds: np.ndarray) -> Statistic:
     targets, probabilities, patients = cases.targets, cases.probabilities, cases.patients
     columns = zip(targets.T, probabilities.T, strict=True)
     rankings = [Ranking(target, probability, patients) for target, probability in columns]
-    called, judged = probabilities >= thresholds, ~np.isnan(thresholds)
-    sensitivity = PatientRatios(called & (targets == 1), judged & (targets == 1), patients)
-    specificity = PatientRatios(judged & ~called & (targets == 0), judged & (targets == 0), patients)
+    called, known = probabilities >= thresholds, ~np.isnan(thresholds)
+    sensitivity = PatientRatios(called & (targets == 1), known & (targets == 1), patients)
+    specificity = PatientRatios(known & ~called & (targets == 0), known & (targets == 0), patients)
     everyone = np.ones(targets.shape, dtype=bool)
     brier_score = PatientRatios(squared_errors(targets, probabilities), everyone, patients)
     log_loss = PatientRatios(log_losses(targets, probabilities), everyone, patients)
@@ -239,7 +239,7 @@ def main() -> None:
     levels = to_levels(truth, probabilities)
     folds = np.unique(truth.folds)
     print(
-        f"{len(ids)} of {len(everything)} training slices judged, of {levels['slice'].n_patients} patients; "
+        f"{len(ids)} of {len(everything)} training slices scored, of {levels['slice'].n_patients} patients; "
         f"folds: {', '.join(map(str, folds))}; prediction files: {len(predictions)}\n"
         f"in brackets 95 % intervals, from {args.resamples} resamples of the patients; a dash: not defined"
     )

@@ -23,7 +23,7 @@ from src.ct.brain import brain_fraction
 from src.dicom import REASONS, UnreadableDicom, clipped_hounsfield_of, parse_stored, read_file
 from src.dicom.archive import ArchiveMember
 from src.dicom.sources import SOURCE_COLUMNS, Source, locations_of, require_folder, source_path, sources_of, state_of
-from src.errors import UserError, first_few, run_command
+from src.errors import NotEnoughDisk, UserError, advising, first_few, run_command
 from src.files.atomic import held_by_one_run, replacing, sweep_partials
 from src.files.image_store import (
     BYTES_PER_PIXEL,
@@ -48,6 +48,14 @@ TABLE_COLUMNS = ("ID", "SeriesInstanceUID", "z_index", "rows", "columns", *SOURC
 
 MAX_REJECTED_FRACTION = 0.01
 MAX_REJECTED_COUNT = 10  # fewer rejected slices than this never fail a run, whatever their fraction
+
+
+class TooManyRejected(UserError):  # noqa: N818 - it names the state of the input
+    """More slices were rejected than a sound download has."""
+
+
+class DamagedStore(UserError):  # noqa: N818 - it names the state of the store
+    """A store whose files are not as they were written."""
 
 
 class Rejected(NamedTuple):
@@ -151,10 +159,9 @@ def store_series(
 def check_rejected(rejected: pd.DataFrame, total: int, max_fraction: float) -> None:
     """Raise UserError if more slices were rejected than an intact download would have."""
     if len(rejected) >= MAX_REJECTED_COUNT and len(rejected) > max_fraction * total:
-        raise UserError(
+        raise TooManyRejected(
             f"{len(rejected)} of {total} slices were rejected ({count_reasons(rejected)}), more than "
-            f"{max_fraction:.1%}; "
-            "see rejected.csv, mend the download, or allow more with --max-rejected (MAX_REJECTED of preprocess.sh)"
+            f"{max_fraction:.1%}; see rejected.csv, and mend the download"
         )
 
 
@@ -182,19 +189,16 @@ def verify(folder: Path, **engine: Any) -> int:
     carried = dict(zip(files, found, strict=True))
     damaged = [str(folder / file) for file, rows in carried.items() if rows is None]
     if damaged:
-        raise UserError(
-            f"{len(damaged)} of {len(files)} files of the store are damaged or missing: {first_few(damaged)}; "
-            "run the same command without --verify, and they are made anew"
+        raise DamagedStore(
+            f"{len(damaged)} of {len(files)} files of the store are damaged or missing: {first_few(damaged)}"
         )
     if not _index_table([row for file in files for row in carried[file]]).equals(
         index.sort_values(["file", "position"], ignore_index=True)
     ):
-        raise UserError(
-            f"{folder / 'index.parquet'} is not the index of the files beside it; run the same command without --verify"
-        )
+        raise DamagedStore(f"{folder / 'index.parquet'} is not the index of the files beside it")
     rejected = read_csv(folder / "rejected.csv", Rejected._fields, dtype={"ID": "str"})
     if not set(rejected["reason"]) <= set(REASONS) or set(rejected["ID"]) & set(index["ID"]):
-        raise UserError(f"{folder / 'rejected.csv'} is not what was written; run the same command without --verify")
+        raise DamagedStore(f"{folder / 'rejected.csv'} is not what was written")
     return len(files)
 
 
@@ -268,7 +272,7 @@ def _clear_input(folder: Path, foreign: set[str], slice_ids: Iterable[str]) -> N
         if rows is None or any(row.ID not in known for row in rows):
             raise UserError(
                 f"{folder} holds slices that the table lacks, in {len(foreign)} files ({first_few(sorted(foreign))}): "
-                "it was made from another input; delete it, or those files, or give another --output"
+                "it was made from another input; delete it, or those files, or fill another folder"
             )
         outdated.append(folder / name)
     for path in outdated:
@@ -279,10 +283,7 @@ def _clear_input(folder: Path, foreign: set[str], slice_ids: Iterable[str]) -> N
 def _check_disk(folder: Path, pixels: int) -> None:
     needed, free = pixels * BYTES_PER_PIXEL, shutil.disk_usage(folder).free
     if needed > free:
-        raise UserError(
-            f"{folder} will take about {_size(needed)} more, and its disk has {_size(free)} free; "
-            "make room, or put cache/ on another disk (ICH_ROOT, or --output)"
-        )
+        raise NotEnoughDisk(f"{folder} will take about {_size(needed)} more, and its disk has {_size(free)} free")
 
 
 def _size(count: float) -> str:
@@ -327,15 +328,18 @@ def main() -> None:
     args = parser.parse_args()
     engine = engine_arguments(args)
     if args.verify:
-        print(f"{args.output}: {verify(args.output, **engine)} files, all as they were written")
+        with advising(DamagedStore, "run the same command without --verify, and it is made anew"):
+            print(f"{args.output}: {verify(args.output, **engine)} files, all as they were written")
         return
     if args.table is None:
         raise UserError("--table is missing; expected the table that src.preprocess.dicom_to_dataframe makes")
     table = read_table(args.table, TABLE_COLUMNS, step="preprocess")
-    index, rejected = create_dataset(table, args.output, **engine)
+    with advising(NotEnoughDisk, "make room, or put cache/ on another disk (ICH_ROOT, or --output)"):
+        index, rejected = create_dataset(table, args.output, **engine)
     why = f" ({count_reasons(rejected)})" if len(rejected) else ""
     print(f"{args.output}: {len(index)} slices stored, {len(rejected)} rejected{why}")
-    check_rejected(rejected, len(table), args.max_rejected)
+    with advising(TooManyRejected, "or allow more with --max-rejected (MAX_REJECTED of preprocess.sh)"):
+        check_rejected(rejected, len(table), args.max_rejected)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def dask_engine(jobs: int, address: str | None, shared: list[str]) -> Iterator[N
         from distributed import Client, KilledWorker, LocalCluster
         from distributed.client import FutureCancelledError
     except ImportError:
-        raise UserError("--engine dask needs dask: python -m pip install --requirement requirements-dask.txt") from None
+        raise UserError("the engine dask needs the packages of requirements-dask.txt") from None
     for name in list(logging.root.manager.loggerDict):
         if name.split(".")[0] in ("distributed", "tornado", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # the errors below report the same in one line

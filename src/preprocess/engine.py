@@ -69,7 +69,7 @@ def run_tasks(
                 yield result
         except BrokenProcessPool as error:
             raise UserError(
-                f"a worker process died, most often for want of memory; try fewer --jobs and {GO_ON}"
+                f"a worker process died, most often for want of memory; try fewer jobs and {GO_ON}"
             ) from error
         finally:
             results.close()

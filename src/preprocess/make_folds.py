@@ -33,7 +33,7 @@ def make_folds(table: pd.DataFrame, *, n_folds: int = 5, seed: int = 0) -> pd.Da
     n_groups = int(groups.max()) + 1 if len(groups) else 0
     if n_groups < n_folds:
         raise UserError(
-            f"{n_groups} groups of patients cannot fill {n_folds} folds; give more patients or a smaller --folds"
+            f"{n_groups} groups of patients cannot fill {n_folds} folds; give more patients or make fewer folds"
         )
     counted = [np.bincount(groups, weights=table[label], minlength=n_groups) for label in LABELS]
     counted.append(np.bincount(groups, minlength=n_groups).astype(float))

@@ -4,7 +4,6 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from sklearn.decomposition import PCA
 
 from src.errors import UserError
 from src.files.atomic import replacing
@@ -34,6 +33,8 @@ def fit_components(embeddings: np.ndarray, count: int) -> PrincipalComponents:
             f"{count} principal components: {embeddings.shape[0]} training slices with embeddings of "
             f"{embeddings.shape[1]} numbers have {most} at most"
         )
+    from sklearn.decomposition import PCA  # here: it takes a second to import, and most runs need none
+
     found = PCA(count, svd_solver="covariance_eigh").fit(embeddings)
     return PrincipalComponents(found.mean_, found.components_)
 

@@ -24,7 +24,7 @@ from src.classify.predict import add_inference_arguments
 from src.classify.predictor import SAVE_S, NoSink, Predictor, Sink, run_jobs
 from src.classify.tta import tta_name
 from src.config import Config, load_config
-from src.errors import UserError, advising, run_command
+from src.errors import NotEnoughDisk, advising, run_command
 from src.evaluate.score import CLIP
 from src.files.checksum import file_sha256
 from src.files.embeddings import EmbeddingWriter, is_finished, record
@@ -47,10 +47,6 @@ _log = logging.getLogger(__name__)
 
 SPLITS = ("train", "test")
 FITTED_ON = 12_500  # slices that components are fitted on, less those of the fold
-
-
-class NotEnoughDisk(UserError):  # noqa: N818 - it names the state of the disk
-    """The disk has no room for the embeddings."""
 
 
 def embed(

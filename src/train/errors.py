@@ -42,7 +42,7 @@ def errors_explained(config: TrainingConf) -> Iterator[None]:
         if died := re.search(r"DataLoader worker .*(signal: \w+|exited unexpectedly)", said):
             raise UserError(
                 f"a process that loads slices was ended ({died[1]}), as happens where memory runs out; give fewer "
-                "workers or a smaller batch_size, and in a container more shared memory (docker run --shm-size=8g)"
+                "workers or a smaller batch_size, and in a container more shared memory (Docker: shm-size)"
             ) from error
         if re.search(r"Connection (closed|reset) by peer|Broken pipe", said):
             raise UserError(

@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.ct.geometry import gantry_tilt, positions_along_normal, slice_gaps, slice_normals
+from src.ct.geometry import gantry_tilt, positions_along_normal, slice_normals
+from src.ct.series import slice_gaps
 from src.dicom import read_header
 
 AXIAL = [1, 0, 0, 0, 1, 0]

@@ -10,6 +10,7 @@ import torch
 from src.ct.series import Series
 from src.detector import Detector
 from src.detector import detector as module
+from src.detector.collect import Selection
 from src.ensemble.recipe import Recipe
 from src.files.layout import Layout
 from src.labels import LABELS
@@ -113,20 +114,21 @@ def test_values_beyond_the_range_are_clipped(detector: Detector) -> None:
 
 
 def test_a_long_series_needs_no_more_memory_than_a_few_images(
-    detector: Detector, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    largest = 0
-    for network in detector._classifiers.values():
-        original = network.forward_features
+    manifest = trained.submit("last", Recipe())
+    one = Detector.load(export(manifest, trained.layout, tmp_path / "one", Selection(networks=1)))
+    (network,) = one._classifiers.values()
+    original, sizes = network.forward_features, []
 
-        def counted(images: torch.Tensor, original=original) -> torch.Tensor:  # type: ignore[no-untyped-def]
-            nonlocal largest
-            largest = max(largest, len(images))
-            return original(images)
+    def counted(images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        return original(images)
 
-        monkeypatch.setattr(network, "forward_features", counted)
-    assert detector(_series(600)).shape == (600, 6)
-    assert largest <= 8
+    monkeypatch.setattr(network, "forward_features", counted)
+    assert one(_series(600)).shape == (600, 6)
+    assert max(sizes) <= 8
+    assert sum(sizes) == 2 * 600  # in two views
 
 
 def test_every_slice_is_prepared_once_for_all_networks(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:

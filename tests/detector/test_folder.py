@@ -178,7 +178,7 @@ def test_checkpoints_that_changed_or_went_are_named(trained: Trained, tmp_path: 
 
 
 def test_no_manifest_and_predictions_from_elsewhere(trained: Trained, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="manifest.json is missing") as caught:
+    with pytest.raises(UserError, match=r"manifest.json is missing") as caught:
         collect(tmp_path / "manifest.json", trained.layout, Selection())
     assert caught.value.step == "ensemble"
     manifest = trained.submit("cnn", Recipe())
@@ -197,7 +197,7 @@ def test_the_card_says_what_is_known(folder: Path) -> None:
     for words in (
         "Not for clinical use",
         "| se_resnext50_32x4d epoch 2 | (0, 2), (1, 2) |",
-        "`adjacent`: timm/resnet10t, 64 x 64 pixels, 3 slices at a time",
+        "`adjacent`: timm/test_efficientnet, 64 x 64 pixels, 3 slices at a time",
         "smoothing along z 5 mm",
         "| study, 95 % sensitivity |",
         "| constant prior |",

@@ -161,7 +161,7 @@ def test_folds_that_are_not_predicted_are_not_scored(
     found = run(root / "net.yaml")
     said = capsys.readouterr().out
     patients = scored["PatientID"].nunique()
-    assert f"{len(scored)} of {SLICES} training slices judged, of {patients} patients; folds: 1; " in said
+    assert f"{len(scored)} of {SLICES} training slices scored, of {patients} patients; folds: 1; " in said
     assert "their thresholds come from other folds, and there are none" in said
     assert (found.loc["slice", "n"] == len(scored)).all()
     rates = found[found.index.get_level_values("metric").str.contains("sensitivity|specificity|[np]pv|threshold")]
@@ -261,7 +261,7 @@ def test_the_command(root: Path, repository: Path) -> None:
     assert not found.duplicated(["level", "label", "metric"]).any()
     auc = found.set_index(["level", "label", "metric"]).loc[("study", "subdural", "auc")]
     assert f"{auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]" in done.stdout
-    assert f"{SLICES} of {SLICES} training slices judged, of {PATIENTS} patients" in done.stdout
+    assert f"{SLICES} of {SLICES} training slices scored, of {PATIENTS} patients" in done.stdout
     assert max(map(len, done.stdout.splitlines()[3:])) <= 120
 
     mistaken = command("missing.parquet", "--root", str(root))

@@ -260,12 +260,12 @@ def test_a_disk_too_small_is_told_beforehand(
     layout: Layout, classifier: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     n = len(pd.read_parquet(layout.folds)) + len(ImageStore(layout.store("test")))
-    monkeypatch.setattr(embed_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=2 * n * (512 * 2 + 24)))
+    monkeypatch.setattr(embed_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=2 * n * (256 * 2 + 24)))
     embed(classifier, [0, 1], 3, layout)
-    assert f"{2 * n} embeddings of 512 numbers take" in capsys.readouterr().out
+    assert f"{2 * n} embeddings of 256 numbers take" in capsys.readouterr().out
     for path in layout.root.glob("model/*/fold*/embeddings*"):
         path.unlink()
-    free = SimpleNamespace(free=2 * n * (512 * 2 + 24) - 1)
+    free = SimpleNamespace(free=2 * n * (256 * 2 + 24) - 1)
     monkeypatch.setattr(embed_module.shutil, "disk_usage", lambda path: free)
     with pytest.raises(NotEnoughDisk, match=r"take 0.00 GB, and .* has 0.00 GB free$"):
         embed(classifier, [0, 1], 3, layout)

@@ -48,7 +48,7 @@ def conf(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     path = tmp_path_factory.mktemp("conf") / "small.yaml"
     path.write_text(
         f"base: {repository}/conf/demo/base.yaml\n"
-        "network: {architecture: timm/resnet10t, dropout: 0.3, reestimate_batch_norm: true}\n"
+        "network: {architecture: timm/test_efficientnet, dropout: 0.3, reestimate_batch_norm: true}\n"
         "image_size: 32\nepochs: 3\nbatch_size: 4\nsave_steps: 1\nema_decay: 0.5\nworkers: 0\n"
     )
     return path
