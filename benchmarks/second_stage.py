@@ -98,6 +98,8 @@ class Controls:
             split="valid",
             slices=slices.fingerprint(),
             tta=classifier.tta,
+            classifier=classifier.conf,
+            classifier_epoch=classifier.epoch,
             classifier_checkpoint=classifier.checkpoint,
         )
         path = self._output.fold(config.name, task.fold).predictions("valid", task.config.epochs)
@@ -151,7 +153,8 @@ def main() -> None:
         f"{first} read shuffled": controls.read_shuffled(),
     }
     for sequence in sequences:
-        of_sequence = Run(layout, [classifier], args.folds, EPOCHS, [sequence.stem])
+        last_epoch = {sequence.stem: load_sequence_config(sequence).epochs}
+        of_sequence = Run(layout, [classifier], args.folds, EPOCHS, last_epoch)
         candidates[sequence.stem] = out_of_fold_files(of_sequence, "sequence")
     named = [word for name, files in candidates.items() for word in ("--candidate", name, *map(str, files))]
     compare = ("--root", str(root), "--resamples", str(args.resamples), "--smooth", "bag")

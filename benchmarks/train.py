@@ -272,13 +272,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="rounds of each comparison (default %(default)s)")
     parser.add_argument("--steps", type=int, default=5, help="steps of a round (default %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="of the loader (default %(default)s)")
+    parser.add_argument("--confs", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="(default: both)")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, help="default: all that the device has")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     size = args.image_size or (512 if has_gpu() else 128)
     batch = args.batch_size or (None if has_gpu() else 8)
     sizes = [f"image_size={size}", *([f"batch_size={batch}"] if batch else [])]
-    confs = [load_config(CONFS / f"{name}.yaml", sizes) for name in NETWORKS]
+    confs = [load_config(CONFS / f"{name}.yaml", sizes) for name in args.confs]
     device = torch.cuda.get_device_name() if has_gpu() else "no CUDA device, so no figures of a GPU"
     print(f"{machine()}, torch {torch.__version__}; {device}")
     names = args.settings or [name for name in SETTINGS if has_gpu() or "fp16" not in name]  # fp16 is fp32 on a CPU

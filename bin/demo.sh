@@ -29,6 +29,9 @@ cat <<END
 The demo is done. Its submission: cache/demo/submission/submission.csv
 These heads are generated and easy: the figures above show that the pipeline learns, nothing more.
 
+What it trained, as one folder to predict with (README.md, The real job):
+    ICH_ROOT=cache/demo sh bin/export.sh
+
 Next, the real data (README.md, The real job): put the competition's files into input/, then
     sh bin/preprocess.sh
     sh bin/train.sh

@@ -53,6 +53,8 @@ RUNS = {
     ),
     "train": (
         [
+            "--confs",
+            "efficientnet-b2",
             "--image-size",
             "32",
             "--batch-size",

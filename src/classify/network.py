@@ -113,6 +113,24 @@ class Network(nn.Module):
         return views.contiguous(memory_format=self.memory_format)
 
 
+@torch.inference_mode()
+def require_embeddings(network: Network, image_size: int, n_slices: int) -> None:
+    """Raise UserError for an architecture whose logits are not a linear layer of its embeddings.
+
+    Some of timm's networks have several heads, or layers after the pooled features that `forward_head` leaves out. To
+    tell a batch norm there from nothing, those of this network get random statistics: it is of no use afterwards.
+    """
+    network.eval()
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            module.running_mean.uniform_(-0.5, 0.5)
+    images = torch.rand(2, n_slices, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    if not torch.allclose(network.forward_head(network.forward_features(images)), network(images), atol=1e-4):
+        raise UserError(
+            "the logits of this architecture are not a linear layer of its embeddings: it can have no second stage"
+        )
+
+
 def build_network(config: Config, *, pretrained: str | None = None) -> Network:
     """Build the network of a conf with its initial weights. pretrained: replaces the conf's.
 

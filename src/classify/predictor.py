@@ -90,7 +90,11 @@ class Predictor:
             views=self.config.tta,
             output=self.output,
         )
-        for _, outputs, waited in batches:
+        taken = 0
+        for index, outputs, waited in batches:
+            if index.tolist() != list(chosen[taken : taken + len(index)]):
+                raise RuntimeError(f"{desc}: slices came in another order than they were asked for")
+            taken += len(index)
             waiting += waited
             yield outputs
         seconds = time.perf_counter() - started
@@ -109,17 +113,22 @@ class Predictor:
                 if time.monotonic() - saved_at >= save_s:
                     sink.save()
                     saved_at = time.monotonic()
+            sink.save()
         except BaseException:
             if sink.done:
                 sink.save()
             raise
 
 
+# Makes a sink for some jobs and their predictor.
+OpenSink = Callable[[Sequence[Job], Predictor], AbstractContextManager[Sink]]
+
+
 def run_jobs(
     config: Config,
     accelerator: Accelerator,
     group: JobGroup,
-    open_sink: Callable[[Sequence[Job], Predictor], AbstractContextManager[Sink]],
+    open_sink: OpenSink,
     *,
     output: Output = mean_over_views,
     at_once: int | None = None,
@@ -127,8 +136,8 @@ def run_jobs(
 ) -> None:
     """Do the jobs of a group that are left, as many networks at a time as half of the free memory holds.
 
-    open_sink: makes a sink for some jobs and their predictor, which writes their files when it is left without an
-    error. at_once: networks in memory together, in place of what fits. save_s: seconds between two saves.
+    open_sink: its sink writes the jobs' files when it is left without an error. at_once: networks in memory together,
+    in place of what fits. save_s: seconds between two saves.
     """
     due = group.due
     network = build_network(config, pretrained="none")
@@ -136,12 +145,26 @@ def run_jobs(
     for first in range(0, len(due), together):
         jobs = due[first : first + together]
         desc = f"{group.name}, {_checkpoints(first + 1, first + len(jobs))} of {len(due)}"
-        networks = load_networks(accelerator, network, [job.checkpoint for job in jobs])
-        predictor = Predictor(config, accelerator, networks, output)
-        with open_sink(jobs, predictor) as sink:
-            predictor.fill(sink, group.inputs, desc, save_s)
+        _run_together(config, accelerator, network, jobs, group.inputs, open_sink, output, desc, save_s)
         accelerator.wait_for_everyone()
-        accelerator.free_memory()
+        accelerator.free_memory()  # of these networks, which nothing holds any more, before the next are loaded
+
+
+def _run_together(
+    config: Config,
+    accelerator: Accelerator,
+    network: nn.Module,
+    jobs: Sequence[Job],
+    inputs: SliceInputs,
+    open_sink: OpenSink,
+    output: Output,
+    desc: str,
+    save_s: float,
+) -> None:
+    networks = load_networks(accelerator, network, [job.checkpoint for job in jobs])
+    predictor = Predictor(config, accelerator, networks, output)
+    with open_sink(jobs, predictor) as sink:
+        predictor.fill(sink, inputs, desc, save_s)
 
 
 def _checkpoints(first: int, last: int) -> str:

@@ -78,13 +78,15 @@ def _consists(description: Description) -> str:
 
 
 def _training_data(facts: dict[str, Any]) -> str:
-    if "levels" not in facts:
+    if "training" not in facts:
         return "Not known: the submission was made without out-of-fold predictions."
-    slices, studies = facts["levels"]["slice"], facts["levels"]["study"]
-    rows = [["", "all", *LABELS]]
-    for name, level in (("slices", slices), ("studies", studies)):
-        rows.append([name, str(level["cases"]), *(f"{level['positives'][label]:.0f}" for label in LABELS)])
-    return f"{facts['patients']} patients, in folds that never split a patient.\n\n" + "\n".join(markdown_table(rows))
+    training = facts["training"]
+    rows = [["slices", "all", *LABELS]]
+    rows.append(["", str(training["slices"]), *(f"{training['positive_slices'][label]:.0f}" for label in LABELS)])
+    return (
+        f"{training['patients']} patients, {training['studies']} studies, in folds that never split a patient; each "
+        "network was trained on all folds but its own.\n\n" + "\n".join(markdown_table(rows))
+    )
 
 
 def _figures(facts: dict[str, Any]) -> str:
@@ -94,7 +96,8 @@ def _figures(facts: dict[str, Any]) -> str:
     rows = [["log loss, by slice", "weighted", *LABELS]]
     rows += [[name, *(_cell(values[key], 4) for key in ("weighted", *LABELS))] for name, values in losses.items()]
     lines = [
-        "Each slice is predicted by networks that did not see its patient.",
+        f"{facts['levels']['slice']['cases']} slices of {facts['levels']['study']['cases']} studies and "
+        f"{facts['patients']} patients, each predicted by the networks of the fold that did not see the patient.",
         "",
         *markdown_table(rows),
         "",
@@ -120,9 +123,11 @@ def _operating_points(description: Description) -> str:
             [f"{level}, {_NAMES[name]}", *(_cell(points[name][label], 4) for label in LABELS)]
             for name in OPERATING_POINTS
         ]
-    return "A case is called positive where its probability is at least the threshold.\n\n" + "\n".join(
-        markdown_table(rows)
+    text = (
+        "A case is called positive where its probability is at least the threshold. Thresholds come from out-of-fold "
+        "predictions, one network for each slice and member; the detector takes the mean over folds, which is milder."
     )
+    return "\n".join([text, "", *markdown_table(rows)])
 
 
 def _cell(value: float | None, digits: int) -> str:

@@ -13,8 +13,9 @@ from src.classify.checkpoint import ClassifierMetadata
 from src.classify.tta import parse_tta, tta_name
 from src.config import Config, load_config, load_sequence_config, parse_config
 from src.detector.folder import Description, Member, Network, SequenceModel, Weights
-from src.detector.operating import score_out_of_fold_bag
-from src.ensemble.recipe import Recipe
+from src.detector.operating import Thresholds, score_out_of_fold_bag
+from src.ensemble.manifest import FORMAT_VERSION
+from src.ensemble.recipe import Fitted, Recipe
 from src.errors import UserError, first_few
 from src.files.checksum import file_sha256
 from src.files.layout import FoldFolder, Layout
@@ -47,6 +48,11 @@ class _Source:
     @property
     def checkpoint(self) -> Path:
         return self.folder.checkpoint(self.provenance.epoch)
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the checkpoint is there, with the bytes that the predictions were made by."""
+        return self.checkpoint.is_file() and file_sha256(self.checkpoint) == self.provenance.checkpoint
 
     @property
     def network(self) -> Network:
@@ -90,9 +96,7 @@ def collect(manifest: Path, layout: Layout, selection: Selection) -> tuple[Descr
     record = _read_manifest(manifest)
     parts = [_find(each, layout) for each in record["predictions"]]
     chosen = _select(parts, selection)
-    operating_points, figures = (
-        score_out_of_fold_bag(_out_of_fold_file(manifest), layout) if record["out_of_fold"] else ({}, {})
-    )
+    operating_points, figures = _score(record, manifest, layout)
     members = _members(chosen)
     description = Description(
         classifiers=_classifiers(chosen),
@@ -117,11 +121,23 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is missing; expected the manifest of a submission", step="ensemble")
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for key in ("predictions", "numbers", "recipe", "submission", "out_of_fold"):
-            record[key]
+        Fitted.from_numbers(Recipe(**record["recipe"]), list(record["numbers"]["weights"]), record["numbers"])
+        if record["format"] != FORMAT_VERSION or not record["predictions"] or not record["submission"]["sha256"]:
+            raise ValueError(f"format {record['format']}, {len(record['predictions'])} predictions")
+        record["out_of_fold"]
         return record
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no manifest of a submission ({type(error).__name__}: {error})") from error
+
+
+def _score(record: dict[str, Any], manifest: Path, layout: Layout) -> tuple[Thresholds, dict[str, Any]]:
+    """Operating points and figures, where the submission was scored out of fold."""
+    if record["out_of_fold"] is None:
+        return {}, {}
+    path = _out_of_fold_file(manifest)
+    if not path.is_file() or record.get("out_of_fold_file") not in (None, file_sha256(path)):
+        raise UserError(f"{path} is missing or of another submission than {manifest}", step="ensemble")
+    return score_out_of_fold_bag(path, layout)
 
 
 def _out_of_fold_file(manifest: Path) -> Path:
@@ -133,16 +149,18 @@ def _find(record: dict[str, Any], layout: Layout) -> _Part:
     """The network of a prediction file, as the manifest records it."""
     try:
         provenance = Provenance.from_record(record)
-        folder = FoldFolder(Path(record["path"]).parent)
+        folders = [layout.fold(provenance.conf, provenance.fold), FoldFolder(Path(record["path"]).parent)]
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(
             f"{record.get('path')} was not made by a network of this pipeline, so no detector can be made of it"
         ) from error
-    if not folder.checkpoint(provenance.epoch).is_file():  # the root has moved since
-        folder = layout.fold(provenance.conf, provenance.fold)
-    own = _Source(provenance, folder)
+    # under the root, which may have moved, or where the predictions lay
+    sources = [_Source(provenance, folder) for folder in folders]
+    own = next((each for each in sources if each.is_unchanged), None) or next(
+        (each for each in sources if each.checkpoint.is_file()), sources[0]
+    )
     _require_unchanged(own)
-    if provenance.classifier_checkpoint is None:
+    if provenance.classifier is None:
         return _Part(own)
     metadata = read_metadata(own.checkpoint, SequenceMetadata, step="sequence")
     classifier = _Source(
@@ -151,9 +169,11 @@ def _find(record: dict[str, Any], layout: Layout) -> _Part:
             conf=metadata.classifier,
             epoch=metadata.classifier_epoch,
             checkpoint=metadata.classifier_checkpoint,
+            classifier=None,
+            classifier_epoch=None,
             classifier_checkpoint=None,
         ),
-        FoldFolder(folder.path.parents[1] / metadata.classifier / folder.path.name),
+        FoldFolder(own.folder.path.parents[1] / metadata.classifier / own.folder.path.name),
     )
     _require_unchanged(classifier)
     return _Part(own, classifier)
@@ -162,21 +182,23 @@ def _find(record: dict[str, Any], layout: Layout) -> _Part:
 def _require_unchanged(source: _Source) -> None:
     if not source.checkpoint.is_file():
         raise UserError(f"{source.checkpoint} is missing; the submission was made with it", step="train")
-    if file_sha256(source.checkpoint) != source.provenance.checkpoint:
+    if not source.is_unchanged:
         raise UserError(f"{source.checkpoint} has changed since the submission was made", step="predict")
 
 
 def _select(parts: Sequence[_Part], selection: Selection) -> list[_Part]:
     """The chosen networks. Of a number, fold after fold and late epochs first, so that members stay balanced."""
+    have = sorted({(part.fold, part.epoch) for part in parts})
+    unknown = [f"fold {fold}" for fold in selection.folds or () if fold not in {each[0] for each in have}]
+    unknown += [f"epoch {epoch}" for epoch in selection.epochs or () if epoch not in {each[1] for each in have}]
     chosen = [part for part in parts if selection.folds is None or part.fold in selection.folds]
     chosen = [part for part in chosen if selection.epochs is None or part.epoch in selection.epochs]
     if selection.networks is not None:
         first = sorted(chosen, key=lambda part: (part.fold, -part.epoch))[: selection.networks]
         chosen = [part for part in chosen if part in first]
-    if not chosen:
-        have = sorted({(part.fold, part.epoch) for part in parts})
+    if unknown or not chosen:
         named = first_few((f"fold {fold} epoch {epoch}" for fold, epoch in have), 10)
-        raise UserError(f"no network of the submission is of these folds and epochs; it has {named}")
+        raise UserError(f"no network of the submission is of {' and '.join(unknown) or 'them'}; it has {named}")
     return chosen
 
 
@@ -230,7 +252,11 @@ def _sequences(chosen: Sequence[_Part]) -> dict[str, SequenceModel]:
     for own in (part.own for part in chosen if part.classifier is not None):
         config = load_sequence_config(own.folder.conf)
         metadata = read_metadata(own.checkpoint, SequenceMetadata, step="sequence")
-        if metadata.model != config.model.model_dump():
+        if config.order != "z":
+            raise UserError(
+                f"{own.folder.conf}: order {config.order} is the control of an experiment, not for detectors"
+            )
+        if (metadata.model, metadata.order) != (config.model.model_dump(), config.order):
             raise UserError(f"{own.folder.conf} is not the conf of {own.checkpoint}", step="sequence")
         model = SequenceModel(config, metadata.classifier, metadata.dimensions, metadata.components)
         first = models.setdefault(own.provenance.conf, model)

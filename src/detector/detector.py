@@ -12,11 +12,12 @@ from torch import nn
 from src.classify.inputs import network_input, stack_slices
 from src.classify.network import Network as ClassifierNetwork
 from src.classify.network import build_network
-from src.classify.tta import apply_view
+from src.classify.tta import apply_view, mean_over_views
 from src.config import Config, TrainingConf
 from src.ct.hounsfield import HU_RANGE
 from src.ct.series import Series, adjacent_slices, order_by_series
 from src.detector.folder import Description, Member, Network, Weights, read_folder, weights_file
+from src.errors import UserError
 from src.evaluate.score import CLIP
 from src.evaluate.study import Cases, to_studies
 from src.files.slice_positions import SlicePositions
@@ -27,7 +28,7 @@ from src.sequence.series import batch_logits, collate, series_sample
 from src.train.checkpoint import load_weights
 from src.train.distributed import mixed_precision
 
-BATCH = 8  # slices that all networks look at together; memory does not grow with the length of a series
+BATCH = 8  # slices that all networks predict together: images and activations of no more are in memory at once
 
 
 class Detector:
@@ -70,9 +71,12 @@ class Detector:
         """Load a detector from its folder, each file compared with its checksum; no file in it is run.
 
         device: where it computes; None for a GPU where there is one, else the CPU. Raises UserError where the folder is
-        no detector, of another format, damaged or incomplete.
+        no detector, of another format, damaged or incomplete, and for an unknown device.
         """
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        try:
+            chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        except RuntimeError as error:
+            raise UserError(f"device {device}: expected cpu, cuda or cuda:<number>") from error
         description, weights = read_folder(Path(folder))
         return cls(description, weights, chosen, str(folder))
 
@@ -90,15 +94,19 @@ class Detector:
         outputs = self._classify(pixels, z)
         members = [self._predict_member(member, outputs, z) for member in self.description.members]
         bagged = self._fitted(np.stack(members), SlicePositions(np.zeros(len(z), dtype=np.int64), z))
+        if not np.isfinite(bagged).all():
+            raise UserError("some predictions are not finite: a network of the detector cannot read these slices")
         probabilities = np.empty_like(bagged)
         probabilities[order] = np.clip(bagged, CLIP, 1 - CLIP)
         return probabilities
 
     def study_level(self, probabilities: np.ndarray) -> np.ndarray:
         """The probabilities of a study: (S, 6) of its slices -> (6,), the maximum over them (see evaluate/study.py)."""
-        ones = np.zeros(len(probabilities), dtype=np.int64)
-        cases = Cases(np.zeros(probabilities.shape, dtype=np.int64), probabilities, ones, ones)
-        studies: np.ndarray = to_studies(cases, ones).probabilities[0]
+        if not len(probabilities):
+            raise ValueError("no slices, of which a study has one at least")
+        zeros = np.zeros(len(probabilities), dtype=np.int64)
+        cases = Cases(np.zeros(probabilities.shape, dtype=np.int64), probabilities, zeros, zeros)
+        studies: np.ndarray = to_studies(cases, zeros).probabilities[0]
         return studies
 
     @property
@@ -118,8 +126,10 @@ class Detector:
                 views = [apply_view(batch, view) for view in config.tta]
                 for network in networks:
                     with self._autocast(self._config(network)):
-                        probabilities, embeddings = _look(self._classifiers[network], views)
-                    outputs.add(network, rows, probabilities, embeddings if network in readers else None)
+                        if network in readers:
+                            outputs.add(network, rows, *_with_embeddings(self._classifiers[network], views))
+                        else:
+                            outputs.add(network, rows, mean_over_views(self._classifiers[network], views), None)
         return outputs
 
     @torch.inference_mode()
@@ -138,7 +148,8 @@ class Detector:
         embeddings = outputs.embeddings(classifier)
         if network in self._components:
             embeddings = self._components[network](embeddings)
-        embeddings = embeddings.astype(np.float16).astype(np.float32)  # as embedding files keep them
+        with np.errstate(over="ignore"):
+            embeddings = embeddings.astype(np.float16).astype(np.float32)  # as embedding files keep them
         logits = outputs.logits(classifier)
         predicted = np.empty((len(z), len(LABELS)), dtype=np.float32)
         order, starts = order_by_series(np.zeros(len(z), dtype=np.int64), z)
@@ -187,7 +198,7 @@ class _Outputs:
         return torch.logit(torch.from_numpy(self.probabilities[network]), eps=CLIP).numpy()
 
 
-def _look(network: ClassifierNetwork, views: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def _with_embeddings(network: ClassifierNetwork, views: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """A network's mean probabilities (N, 6) and mean embeddings (N, D) over the views of a batch, float32."""
     embeddings = [network.forward_head(network.forward_features(images), pre_logits=True) for images in views]
     probabilities = torch.stack([network.classifier(each).float().sigmoid() for each in embeddings])

@@ -5,14 +5,9 @@ from pathlib import Path
 from src.arguments import Parser, natural, positive
 from src.detector.card import model_card
 from src.detector.collect import Selection, collect
-from src.detector.folder import Weights, write_folder
+from src.detector.folder import require_place, size_of, write_folder
 from src.errors import run_command
 from src.files.layout import Layout
-
-
-def size_of(weights: Weights) -> int:
-    """The bytes that weights take, in memory and on disk."""
-    return sum(tensor.nbytes for tensors in weights.values() for tensor in tensors.values())
 
 
 def main() -> None:
@@ -30,12 +25,16 @@ def main() -> None:
     parser.add_argument("--folds", type=natural, nargs="+", metavar="K", help="networks of these folds alone")
     parser.add_argument("--epochs", type=positive, nargs="+", metavar="E", help="classifiers of these epochs alone")
     parser.add_argument(
-        "--networks", type=positive, metavar="N", help="the first N alone, fold after fold, late epochs first"
+        "--networks",
+        type=positive,
+        metavar="N",
+        help="the first N networks alone, fold after fold, late epochs first; sequence networks with their classifiers",
     )
     args = parser.parse_args()
     layout = Layout(args.root)
     manifest = args.manifest or layout.submission.with_name("manifest.json")
     output = args.output or layout.detector
+    require_place(output)
     description, weights = collect(manifest, layout, Selection(args.folds, args.epochs, args.networks))
     count = len(description.networks)
     print(f"{output}: {count} networks, {size_of(weights) / 1e6:.1f} MB", flush=True)

@@ -7,18 +7,24 @@
 Nothing in it is code, and nothing depends on when or where it was written.
 """
 
+import errno
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from src.config import Config, SequenceConfig, parse_config
+from src.config import Config, SequenceConfig
 from src.ensemble.recipe import Fitted, Recipe
-from src.errors import UserError, first_few
+from src.errors import NotEnoughDisk, UserError, first_few
 from src.files.atomic import replacing_folder
 from src.files.checksum import file_sha256
 
@@ -44,7 +50,7 @@ class Network:
     @property
     def prefix(self) -> str:
         """What the names of its tensors begin with."""
-        return f"fold{self.fold}.epoch{self.epoch}/"
+        return f"fold{self.fold}.epoch{self.epoch}.{self.checkpoint[:12]}/"
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,8 @@ class SequenceModel:
 
     config: SequenceConfig
     classifier: str
-    dimensions: int
-    components: int | None
+    dimensions: Annotated[int, Field(ge=1, le=1 << 16)]
+    components: Annotated[int, Field(ge=1, le=1 << 16)] | None
 
 
 @dataclass(frozen=True)
@@ -97,24 +103,39 @@ class Description:
         return list(dict.fromkeys(found))
 
 
+_DESCRIPTION = TypeAdapter(Description)
+
+
 def weights_file(name: str) -> str:
     """The file with the weights of all networks of a classifier or sequence model."""
     return f"weights/{name}.safetensors"
 
 
+def require_place(folder: Path) -> None:
+    """Raise UserError where something else than a detector would be replaced."""
+    if folder.is_dir() and ((folder / DESCRIPTION).is_file() or not any(folder.iterdir())):
+        return
+    if folder.exists():
+        raise UserError(f"{folder} is there and is no detector; expected a new folder, or a detector to replace")
+
+
 def write_folder(folder: Path, description: Description, weights: Weights, card: str) -> None:
-    """Write a detector, atomically."""
+    """Write a detector, atomically. Raises UserError as `require_place`, NotEnoughDisk and OSError."""
+    require_place(folder)
+    folder.resolve().parent.mkdir(parents=True, exist_ok=True)
+    needed, free = size_of(weights), shutil.disk_usage(folder.resolve().parent).free
+    if needed > free:
+        raise NotEnoughDisk(f"{folder} will take {needed / 1e6:.1f} MB, and its disk has {free / 1e6:.1f} MB free")
     with replacing_folder(folder) as temporary:
         (temporary / "weights").mkdir()
         for name, tensors in weights.items():
-            save_file(tensors, temporary / weights_file(name))
+            _save(tensors, temporary / weights_file(name))
         (temporary / CARD).write_text(card, encoding="utf-8")
-        files = sorted([CARD, *map(weights_file, weights)])
         record = {
             "format": FORMAT_VERSION,
             "sha256": _UNSET,
-            "files": {name: file_sha256(temporary / name) for name in files},
-            **_to_record(description),
+            "files": {name: file_sha256(temporary / name) for name in _files_of([*weights])},
+            **_DESCRIPTION.dump_python(description, mode="json"),
         }
         text = json.dumps(record, indent=1, allow_nan=False) + "\n"
         # its own checksum, made with zeros in its place
@@ -122,13 +143,27 @@ def write_folder(folder: Path, description: Description, weights: Weights, card:
         (temporary / DESCRIPTION).write_text(text, encoding="utf-8")
 
 
+def size_of(weights: Weights) -> int:
+    """The bytes that weights take, in memory and on disk."""
+    return sum(tensor.nbytes for tensors in weights.values() for tensor in tensors.values())
+
+
 def read_folder(folder: Path) -> tuple[Description, Weights]:
-    """Read a detector, each file compared with its checksum: (description, weights).
+    """Read a detector, each file that is used compared with its checksum first: (description, weights).
 
     Raises UserError where the folder is no detector, is of another format, or a file is missing or damaged.
     """
-    record = _read_description(folder)
-    for name, sha256 in record["files"].items():
+    record = _read_record(folder)
+    files = record.pop("files")
+    try:
+        description = _DESCRIPTION.validate_python(record)
+        _check(description)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder} is no detector of this version ({_first(error)})") from error
+    names = [*description.classifiers, *description.sequences]
+    if sorted(files) != _files_of(names):
+        raise UserError(f"{folder / DESCRIPTION} lists other files than the detector has: {first_few(sorted(files))}")
+    for name, sha256 in files.items():
         if not (folder / name).is_file():
             raise UserError(f"{folder} lacks {name}: it was not copied whole", step="export")
         if file_sha256(folder / name) != sha256:
@@ -136,22 +171,22 @@ def read_folder(folder: Path) -> tuple[Description, Weights]:
                 f"{folder / name} is damaged: it does not have the checksum in {DESCRIPTION}", step="export"
             )
     try:
-        description = _from_record(record)
-        names = [*description.classifiers, *description.sequences]
         return description, {name: load_file(folder / weights_file(name)) for name in names}
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise UserError(f"{folder} is no detector of this version ({type(error).__name__}: {error})") from error
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{folder} has weights that cannot be read ({_first(error)})") from error
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
+def _read_record(folder: Path) -> dict[str, Any]:
+    """What detector.json holds, its checksum and format compared, less these two."""
     path = folder / DESCRIPTION
     if not path.is_file():
         raise UserError(f"{folder} is no detector: it lacks {DESCRIPTION}", step="export")
     data = path.read_bytes()
     try:
-        record = json.loads(data)
-        version, sha256, files = int(record["format"]), str(record["sha256"]), dict(record["files"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        record = dict(json.loads(data))
+        version, sha256 = int(record.pop("format")), str(record.pop("sha256"))
+        record["files"] = {str(name): str(digest) for name, digest in record["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error})", step="export") from error
     if hashlib.sha256(data.replace(sha256.encode(), _UNSET.encode(), 1)).hexdigest() != sha256:
         raise UserError(f"{path} is damaged: it does not have its own checksum", step="export")
@@ -160,57 +195,44 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder} is a detector of a {newer} format, {version}; this version reads format {FORMAT_VERSION}"
         )
-    outside = [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]
-    if outside:
-        raise UserError(f"{path} names files outside its folder: {first_few(outside)}")
     return record
 
 
-def _to_record(description: Description) -> dict[str, Any]:
-    return {
-        "classifiers": {name: config.model_dump(mode="json") for name, config in description.classifiers.items()},
-        "sequences": {
-            name: {
-                "config": model.config.model_dump(mode="json"),
-                "classifier": model.classifier,
-                "dimensions": model.dimensions,
-                "components": model.components,
-            }
-            for name, model in description.sequences.items()
-        },
-        "members": [asdict(member) for member in description.members],
-        "recipe": asdict(description.recipe),
-        "numbers": description.numbers,
-        "operating_points": description.operating_points,
-        "facts": description.facts,
-    }
+def _check(description: Description) -> None:
+    """Raise ValueError or KeyError where the parts of a description do not fit together."""
+    names = [*description.classifiers, *description.sequences]
+    unsafe = [name for name in names if name in ("", ".", "..") or re.search(r"[/\\\0]", name)]
+    if unsafe or not description.members:
+        raise ValueError(f"no members, or names that are no file names: {first_few(unsafe)}")
+    for member in description.members:
+        second_stage = bool(member.classifiers)
+        if not member.networks or (second_stage and len(member.classifiers) != len(member.networks)):
+            raise ValueError(
+                f"{member.name} has {len(member.networks)} networks, {len(member.classifiers)} classifiers"
+            )
+        kind: Mapping[str, object] = description.sequences if second_stage else description.classifiers
+        unknown = [each.name for each in member.networks if each.name not in kind]
+        unknown += [each.name for each in member.classifiers if each.name not in description.classifiers]
+        if unknown:
+            raise ValueError(f"{member.name} has networks of unknown confs: {first_few(unknown)}")
+    _ = description.fitted  # which checks the recipe and its numbers
 
 
-def _from_record(record: dict[str, Any]) -> Description:
-    return Description(
-        classifiers={
-            name: parse_config(values, Config, f"{DESCRIPTION}: {name}")
-            for name, values in record["classifiers"].items()
-        },
-        sequences={
-            name: SequenceModel(
-                parse_config(values["config"], SequenceConfig, f"{DESCRIPTION}: {name}"),
-                str(values["classifier"]),
-                int(values["dimensions"]),
-                None if values["components"] is None else int(values["components"]),
-            )
-            for name, values in record["sequences"].items()
-        },
-        members=[
-            Member(
-                str(each["name"]),
-                [Network(**network) for network in each["networks"]],
-                [Network(**network) for network in each["classifiers"]],
-            )
-            for each in record["members"]
-        ],
-        recipe=Recipe(**record["recipe"]),
-        numbers=record["numbers"],
-        operating_points=record["operating_points"],
-        facts=record["facts"],
-    )
+def _files_of(names: Sequence[str]) -> list[str]:
+    """All files of a detector with these confs but its description."""
+    return sorted([CARD, *map(weights_file, names)])
+
+
+def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # what it makes of a full disk
+        raise OSError(errno.EIO, str(error), str(path)) from error
+
+
+def _first(error: Exception) -> str:
+    """An error in one line; of several that pydantic finds, the first."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return f"{type(error).__name__}: {error}"

@@ -37,6 +37,12 @@ def score_out_of_fold_bag(path: Path, layout: Layout) -> tuple[Thresholds, dict[
     levels = to_levels(truth, predictions.probabilities.astype(np.float64))
     return {level: _thresholds(cases) for level, cases in levels.items()}, {
         "folds_fingerprint": everything.folds_fingerprint,
+        "training": {
+            "slices": len(everything),
+            "studies": len(np.unique(everything.studies)),
+            "patients": len(np.unique(everything.patients)),
+            "positive_slices": _by_label(everything.targets.sum(axis=0)),
+        },
         "patients": levels["slice"].n_patients,
         "levels": {level: _figures(cases) for level, cases in levels.items()},
     }

@@ -1,38 +1,35 @@
-"""Check that the predictions of a second stage were made over the current checkpoints of their classifiers."""
+"""Whether predictions were made by the checkpoints that there are now."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
 from src.errors import UserError
 from src.files.checksum import file_sha256
 from src.files.layout import Layout
-from src.files.predictions import Predictions
-from src.files.provenance import Provenance
+from src.files.predictions import read_provenance
 
 
-def require_fresh(predictions: Sequence[Predictions], layout: Layout) -> None:
-    """Raise UserError for a sequence model's predictions over a classifier that has been trained again since.
+def require_fresh(predictions: Sequence[Path], layout: Layout) -> None:
+    """Raise UserError for predictions by a checkpoint that has been replaced since, their own or their classifier's.
 
-    If the classifier's checkpoints are gone, the predictions cannot be checked and are accepted.
+    If a checkpoint is gone, predictions cannot be compared with it, and are accepted.
     """
     sha256 = cache(file_sha256)
     for each in predictions:
-        checkpoints = _classifier_checkpoints(each.provenance, layout)
-        if not checkpoints or each.provenance is None:
+        of = read_provenance(each)
+        if of is None:
             continue
-        if each.provenance.classifier_checkpoint not in {sha256(path) for path in checkpoints}:
-            raise UserError(
-                f"{each.path} is stale: it was predicted over another checkpoint of the classifier than those in "
-                f"{checkpoints[0].parent}",
-                step="sequence",
-            )
+        step = "predict" if of.classifier is None else "sequence"
+        own = layout.fold(of.conf, of.fold).checkpoint(of.epoch)
+        if _differs(own, of.checkpoint, sha256):
+            raise UserError(f"{each} is stale: it was predicted with another checkpoint than {own}", step=step)
+        if of.classifier is None or of.classifier_epoch is None:
+            continue
+        over = layout.fold(of.classifier, of.fold).checkpoint(of.classifier_epoch)
+        if _differs(over, of.classifier_checkpoint, sha256):
+            raise UserError(f"{each} is stale: it was predicted over another checkpoint than {over}", step=step)
 
 
-def _classifier_checkpoints(provenance: Provenance | None, layout: Layout) -> list[Path]:
-    """The checkpoints of the classifier that a sequence model is over, in its fold; none for a classifier."""
-    if provenance is None:
-        return []
-    ends = [at for at, letter in enumerate(provenance.conf) if letter == "+"]
-    folders = [layout.fold(provenance.conf[:end], provenance.fold).path for end in ends]
-    return sorted(path for folder in folders for path in folder.glob("epoch*.safetensors"))
+def _differs(checkpoint: Path, expected: str | None, sha256: Callable[[Path], str]) -> bool:
+    return checkpoint.is_file() and sha256(checkpoint) != expected

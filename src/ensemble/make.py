@@ -1,7 +1,7 @@
 """Make a submission from prediction files: read, combine, score out of fold, fill rejected slices, write."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from src.ensemble.assemble import (
     score_out_of_fold,
 )
 from src.ensemble.bag import Member
-from src.ensemble.fresh import require_fresh
 from src.ensemble.manifest import Inputs, write_manifest
 from src.ensemble.submission import check_submission, make_submission, read_sample
 from src.errors import UserError
@@ -58,15 +57,18 @@ class Made:
         return [name for name in self.numbers["weights"] if name not in self.scored.held_out.names]
 
 
-def make(inputs: Inputs) -> Made:
-    """Make a submission. Raises UserError for predictions that do not belong together or do not fit the sample."""
+def make(inputs: Inputs, *, on_scored: Callable[[Scored], None] = lambda scored: None) -> Made:
+    """Make a submission. Raises UserError for predictions that do not belong together or do not fit the sample.
+
+    on_scored: called with the out-of-fold scores as soon as they are known, if there are any.
+    """
     layout = None if inputs.root is None else Layout(inputs.root)
     sample = read_sample(inputs.sample)
     predictions = [read_predictions(path) for path in inputs.predictions]
     out_of_fold = [read_predictions(path) for path in inputs.out_of_fold]
-    if layout is not None:
-        require_fresh([*predictions, *out_of_fold], layout)
     scored = _score(inputs, predictions, out_of_fold, layout)
+    if scored is not None:
+        on_scored(scored)
     held_out = None if scored is None else scored.held_out
     bagged, numbers = assemble(predictions, inputs.recipe, held_out, layout)
     bagged, filled = fill(bagged, _slice_ids(sample), layout)
@@ -92,15 +94,18 @@ def _score(
     return Scored(held_out, score_out_of_fold(held_out, inputs.recipe), loss_by_network(out_of_fold, truth), truth)
 
 
-def write(made: Made, inputs: Inputs, output: Path, expected: str | None = None) -> None:
-    """Write a submission, and beside it its manifest and, if it was scored, the out-of-fold predictions of the bag.
-
-    expected: SHA-256 that the submission must have. Raises UserError, and writes nothing, if it has another one, or if
-    the output is one of the inputs.
-    """
+def require_other_place(output: Path, inputs: Inputs) -> None:
+    """Raise UserError if a submission would take the place of one of its inputs."""
     given = [inputs.sample, *inputs.tables, *inputs.predictions, *inputs.out_of_fold]
     if output.resolve() in [each.resolve() for each in given]:
         raise UserError(f"{output} is one of the inputs; expected another place for the submission")
+
+
+def write(made: Made, inputs: Inputs, output: Path, expected: str | None = None) -> None:
+    """Write a submission, and beside it its manifest and, if it was scored, the out-of-fold predictions of the bag.
+
+    expected: SHA-256 that the submission must have. Raises UserError, and writes nothing, if it has another one.
+    """
     with replacing(output) as temporary:
         made.submission.to_csv(temporary, index=False)
         if expected not in (None, file_sha256(temporary)):
@@ -114,6 +119,7 @@ def write(made: Made, inputs: Inputs, output: Path, expected: str | None = None)
         out_of_fold.unlink(missing_ok=True)  # it belongs to an earlier submission
     else:
         _write_out_of_fold(out_of_fold, scored.scores.bagged, scored.truth)
+        facts["out_of_fold_file"] = file_sha256(out_of_fold)
         facts["out_of_fold"] = scored.scores.table.to_dict(orient="index")
     losses = {} if scored is None else scored.losses
     write_manifest(beside(output, "manifest.json"), inputs, output, losses, facts)

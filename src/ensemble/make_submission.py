@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from src.arguments import Parser, positive
+from src.config import load_config, load_sequence_config
 from src.ensemble.blend import BLENDS, NoLeastLoss
 from src.ensemble.calibrate import CALIBRATIONS
-from src.ensemble.make import Made, Scored, make, write
+from src.ensemble.fresh import require_fresh
+from src.ensemble.make import Made, Scored, make, require_other_place, write
 from src.ensemble.manifest import Inputs, read_manifest
 from src.ensemble.recipe import OneFoldAlone, Recipe
 from src.ensemble.submission import check_submission, read_sample, read_submission, score_submission
@@ -53,14 +55,17 @@ def find_predictions(run: Run, members: str) -> tuple[list[Path], list[Path]]:
         )
     if len(test) + len(valid) < n_test + n_valid:
         _log.warning("bagging the %d of %d prediction files that exist", len(test) + len(valid), n_test + n_valid)
-    for model in run.incomplete_models() if members == "last" else []:
-        _log.warning("%s has not predicted every fold: the classifier's own epochs take its place", model)
+    if members == "last":
+        for model in run.incomplete_models():
+            _log.warning("%s is left out: it has not predicted both splits of all folds", model)
+    for classifier, stages in run.stages(members).items():
+        _log.info("%s: %s", classifier, ", ".join(f"{name} epoch {epoch}" for name, epoch in stages))
     return test, valid
 
 
 def report(made: Made, inputs: Inputs, output: Path) -> str:
-    """Describe what a submission was made of, and its out-of-fold scores."""
-    lines = [] if made.scored is None else [_report_scores(made.scored, inputs.recipe)]
+    """Describe what a submission was made of."""
+    lines = []
     if made.unscored:
         lines.append(
             f"no out-of-fold predictions of {first_few(made.unscored)}: the figures above are of the others alone\n"
@@ -75,7 +80,8 @@ def report(made: Made, inputs: Inputs, output: Path) -> str:
     return "\n".join(lines)
 
 
-def _report_scores(scored: Scored, recipe: Recipe) -> str:
+def report_scores(scored: Scored, recipe: Recipe) -> str:
+    """Describe how members and their bag scored out of fold, and how alike they are."""
     held_out, scores = scored.held_out, scored.scores
     text = (
         f"out-of-fold log loss over {len(held_out.truth)} of {len(scored.truth)} training slices\n"
@@ -207,14 +213,18 @@ def main() -> None:
     else:
         predictions, out_of_fold = args.predictions, args.out_of_fold
         if args.confs is not None:
-            names = [[path.stem for path in paths] for paths in (args.confs, args.sequences)]
-            run = Run(Layout(args.root), names[0], args.folds, args.epochs, names[1])
+            classifiers = [load_config(path).name for path in args.confs]
+            sequences = {conf.name: conf.epochs for conf in map(load_sequence_config, args.sequences)}
+            run = Run(Layout(args.root), classifiers, args.folds, args.epochs, sequences)
             predictions, out_of_fold = find_predictions(run, args.members)
         recipe = Recipe(args.blend, args.smooth, args.calibrate)
         inputs, output = Inputs(predictions, out_of_fold, args.sample, args.root, recipe), args.output
     one_fold = advising(OneFoldAlone, "or take what fits nothing: --blend mean, --calibrate none and a --smooth in mm")
+    require_other_place(output, inputs)
+    if args.rebuild is None and inputs.root is not None:
+        require_fresh([*inputs.predictions, *inputs.out_of_fold], Layout(inputs.root))
     with one_fold, advising(NoLeastLoss, "take --blend mean"):
-        made = make(inputs)
+        made = make(inputs, on_scored=lambda scored: print(report_scores(scored, inputs.recipe), flush=True))
     write(made, inputs, output, expected)
     print(report(made, inputs, output))
 

@@ -47,13 +47,18 @@ class Fitted:
     def from_numbers(cls, recipe: "Recipe", members: Sequence[str], numbers: Mapping[str, Any]) -> "Fitted":
         """Restore a recipe from the numbers of `describe`. Raises KeyError or TypeError if some are missing."""
         weights = np.array([numbers["weights"][name] for name in members], dtype=np.float64)
+        smooth_mm = float(numbers["smooth_mm"])
+        if recipe.blend not in BLENDS or recipe.calibrate not in CALIBRATIONS:
+            raise ValueError(f"a recipe of blend {recipe.blend} and calibration {recipe.calibrate} is unknown")
+        if not (weights >= 0).all() or not np.isclose(weights.sum(), 1) or not 0 <= smooth_mm < float("inf"):
+            raise ValueError(f"weights {weights.tolist()} or smoothing {smooth_mm} mm make no bag")
         calibration: Calibration = as_it_is
         if recipe.calibrate == "temperature":
             calibration = Temperatures(np.array([numbers["temperatures"][label] for label in LABELS]))
         elif recipe.calibrate == "isotonic":
             points = [numbers["isotonic"][label] for label in LABELS]
             calibration = Steps([(np.array(each["x"]), np.array(each["y"])) for each in points])
-        return cls(Blend(weights, of_logits=recipe.blend == "logit-mean"), float(numbers["smooth_mm"]), calibration)
+        return cls(Blend(weights, of_logits=recipe.blend == "logit-mean"), smooth_mm, calibration)
 
 
 @dataclass(frozen=True)

@@ -42,28 +42,36 @@ def replacing(path: Path, *, sweep: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`, and rename it to `path` when the block ends.
+    """Yield a temporary folder; on leaving, it takes the place of `path`, which may be a link to a folder.
 
-    If the block raises, the temporary folder is deleted and the previous folder at `path` stays as it was. A run that
-    is killed between the two renames leaves the previous folder under another name; the next run restores it first.
+    What is there before must be the caller's to replace. On an exception nothing of the temporary folder stays, and
+    what was at `path` is untouched. A run that is killed between the two renames leaves the previous folder aside; the
+    next one puts it back first.
     """
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.previous")
-    if aside.exists() and not path.exists():
-        aside.rename(path)
-    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        shutil.rmtree(partial, ignore_errors=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():
+    with held_by_one_run(path.parent):
+        aside = path.with_name(f".{path.name}.previous")
+        if aside.exists() and not path.exists():
+            aside.rename(path)
+        for partial in path.parent.glob(f".{glob.escape(path.name)}.????????.partial"):
+            shutil.rmtree(partial, ignore_errors=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        temporary.mkdir()
+        try:
+            yield temporary
+            if path.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
+            try:
+                temporary.rename(path)
+            except OSError:
+                if aside.exists():
+                    aside.rename(path)
+                raise
             shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
-        temporary.rename(path)
-        shutil.rmtree(aside, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sweep_partials(folder: Path, path: Path | None = None) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 _NAMES_IN_FILES = {"data_fingerprint": "trained_on", "tta": "views"}
 
 
+_OF_SEQUENCE_MODELS = ("classifier", "classifier_epoch", "classifier_checkpoint")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
     """Which network made a file, and of which slices. Files with the same provenance hold the same numbers."""
@@ -21,6 +24,8 @@ class Provenance:
     slices: str  # ImageStore.fingerprint, in the file's order
     tta: str  # test-time augmentation
     components: int | None = None  # number of principal components of embeddings; None: embeddings without PCA
+    classifier: str | None = None  # the conf; this and the next two for predictions of a sequence model
+    classifier_epoch: int | None = None
     classifier_checkpoint: str | None = None  # SHA-256; for predictions of a sequence model
 
     def record(self) -> dict[str, Any]:
@@ -29,7 +34,7 @@ class Provenance:
         applies = {
             "data_fingerprint": of_embeddings,
             "components": of_embeddings,
-            "classifier_checkpoint": self.classifier_checkpoint is not None,
+            **dict.fromkeys(_OF_SEQUENCE_MODELS, self.classifier is not None),
         }
         return {
             _NAMES_IN_FILES.get(name, name): value for name, value in asdict(self).items() if applies.get(name, True)
@@ -43,5 +48,6 @@ class Provenance:
             name = _NAMES_IN_FILES.get(field.name, field.name)
             if name in record or field.default is not None:
                 values[field.name] = record[name]
-        numbers = {key: int(values[key]) for key in ("fold", "epoch", "components") if values.get(key) is not None}
+        integers = ("fold", "epoch", "components", "classifier_epoch")
+        numbers = {key: int(values[key]) for key in integers if values.get(key) is not None}
         return cls(**(values | numbers))

@@ -19,7 +19,7 @@ from src.arguments import Parser, positive
 from src.classify.checkpoint import check_checkpoint, check_unseen
 from src.classify.dataset import read_folds
 from src.classify.jobs import Job, JobGroup
-from src.classify.network import Network, build_network
+from src.classify.network import Network, build_network, require_embeddings
 from src.classify.predict import add_inference_arguments
 from src.classify.predictor import SAVE_S, NoSink, Predictor, Sink, run_jobs
 from src.classify.tta import tta_name
@@ -68,7 +68,10 @@ def embed(
     """
     _check_networks(config, folds, epoch, layout)
     accelerator = make_accelerator(config.precision)
-    dimensions = components or build_network(config, pretrained="none").classifier.in_features
+    network = build_network(config, pretrained="none")
+    require_embeddings(network, config.image_size, 2 * config.neighbours + 1)
+    dimensions = components or network.classifier.in_features
+    del network
     with folder_of_one_run(accelerator, layout.conf(config.name)):
         by_split = {split: read_slices_by_series(layout, split, config.neighbours) for split in SPLITS}
         groups = [_group(config, folds, epoch, layout, split, by_split[split], components) for split in SPLITS]
@@ -87,7 +90,6 @@ def embed(
             )
             try:
                 yield sink
-                sink.save()
             finally:
                 sink.close()
 

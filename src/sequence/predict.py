@@ -59,6 +59,8 @@ def predict(
             split=split,
             slices=slices.fingerprint(),
             tta=embedded.embeddings.provenance.tta,
+            classifier=classifier.name,
+            classifier_epoch=epoch,
             classifier_checkpoint=embedded.embeddings.provenance.checkpoint,
         )
         output, desc = folder.predictions(split, config.epochs), f"{config.name} fold {fold} {split}"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from src.classify.network import Windows, build_network
+from src.classify.network import Windows, build_network, require_embeddings
 from src.config import Config, WindowConf
 from src.ct.hounsfield import to_unit
 from src.ct.windows import THREE_WINDOWS, Window, apply_windows
@@ -159,3 +159,13 @@ def test_a_network_without_a_last_linear_layer_has_no_embedding(make_config: Mak
     network.backbone.last_linear = nn.Linear(2048, 1000)  # another task's
     with pytest.raises(UserError, match="does not end in a linear layer"):
         _ = network.classifier
+
+
+def test_an_architecture_whose_logits_are_no_layer_of_its_embeddings_is_refused(
+    make_config: Callable[..., Config],
+) -> None:
+    whole = build_network(make_config())
+    require_embeddings(whole, 32, 1)
+    odd = build_network(make_config("network.architecture=timm/efficientvit_m0", "image_size=224"))
+    with pytest.raises(UserError, match="so it can have no second stage"):  # batch norm before its last layer
+        require_embeddings(odd, 224, 1)

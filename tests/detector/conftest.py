@@ -46,7 +46,7 @@ class Trained:
     def submit(self, members: str, recipe: Recipe, classifiers: list[str] | None = None) -> Path:
         """Make a submission of some members; return its manifest."""
         names = classifiers or [config.name for config in self.classifiers]
-        run = Run(self.layout, names, FOLDS, EPOCHS, [self.sequence.name])
+        run = Run(self.layout, names, FOLDS, EPOCHS, {self.sequence.name: self.sequence.epochs})
         test, valid = (run.prediction_files(split, members)[0] for split in ("test", "valid"))
         sample = self.layout.root / "input" / "stage_2_sample_submission.csv"
         inputs = Inputs(test, valid, sample, self.layout.root, recipe)

@@ -11,7 +11,9 @@ from src.ct.series import Series
 from src.detector import Detector
 from src.detector import detector as module
 from src.detector.collect import Selection
+from src.dicom import find_series
 from src.ensemble.recipe import Recipe
+from src.errors import UserError
 from src.files.layout import Layout
 from src.labels import LABELS
 from tests.detector.conftest import Trained, export, probabilities_of
@@ -181,3 +183,27 @@ def test_it_needs_nothing_but_its_folder(trained: Trained, test_series: list[Ser
     folder = export(root / "submission" / manifest.name, Layout(root), tmp_path / "elsewhere" / "detector")
     shutil.rmtree(root)
     assert _largest_difference(Detector.load(folder), test_series, Path(expected)) < 1e-6
+
+
+def test_a_network_that_fails_is_an_error_and_no_answer(folder: Path) -> None:
+    broken = Detector.load(folder)
+    network = next(iter(broken._classifiers.values()))
+    with torch.no_grad():
+        network.classifier.bias[0] = float("nan")
+    with pytest.raises(UserError, match="some predictions are not finite"):
+        broken(_series(3))
+
+
+def test_a_study_has_slices_and_a_device_exists(folder: Path, detector: Detector) -> None:
+    with pytest.raises(ValueError, match="no slices"):
+        detector.study_level(np.empty((0, 6)))
+    with pytest.raises(UserError, match="device gpu: expected cpu, cuda"):
+        Detector.load(folder, device="gpu")
+
+
+def test_a_real_head_ct(detector: Detector, real_head_ct: Path) -> None:
+    (series,), _ = find_series([real_head_ct])
+    found = detector(series)
+    assert found.shape == (28, 6)
+    assert np.isfinite(found).all()
+    assert detector.study_level(found).shape == (6,)

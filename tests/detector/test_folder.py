@@ -9,11 +9,15 @@ import pytest
 
 from src.config import Config
 from src.detector import Detector
+from src.detector import folder as folder_module
 from src.detector.collect import Selection, collect
-from src.detector.folder import read_folder, write_folder
+from src.detector.folder import Network, read_folder, write_folder
 from src.ensemble.recipe import Recipe
 from src.errors import UserError
 from tests.detector.conftest import Trained, export
+
+MEMBERS = [f"{name} epoch {epoch}" for name in ("se_resnext50_32x4d", "adjacent") for epoch in (2, 3)]
+MEMBERS += ["se_resnext50_32x4d+gru epoch 2", "adjacent+gru epoch 2"]
 
 
 @pytest.fixture
@@ -94,12 +98,79 @@ def test_other_formats_and_what_is_nonsense_are_one_line(copy: Path) -> None:
     _signed(copy, format=1, members=[{"name": "x"}])
     with pytest.raises(UserError, match="no detector of this version"):
         Detector.load(copy)
-    _signed(copy, files={"../secret": "0"})
-    with pytest.raises(UserError, match=r"names files outside its folder: ../secret"):
-        Detector.load(copy)
     (copy / "detector.json").write_text("[" * 100_000)
     with pytest.raises(UserError, match=r"detector.json is damaged"):
         Detector.load(copy)
+
+
+def test_every_file_that_is_used_is_checked(copy: Path) -> None:
+    record = json.loads((copy / "detector.json").read_text())
+    files = {name: sha256 for name, sha256 in record["files"].items() if "adjacent." not in name}
+    _signed(copy, files=files)
+    with pytest.raises(UserError, match="lists other files than the detector has"):
+        Detector.load(copy)
+    _signed(copy, files=record["files"] | {"../secret": "0"})
+    with pytest.raises(UserError, match="lists other files than the detector has"):
+        Detector.load(copy)
+    moved = {"../../outside/adjacent" if name == "adjacent" else name: c for name, c in record["classifiers"].items()}
+    _signed(copy, files=record["files"], classifiers=moved)
+    with pytest.raises(UserError, match=r"no detector of this version .*no file names: ../../outside/adjacent"):
+        Detector.load(copy)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recipe": {"blend": "rank-mean", "smooth_mm": 0.0, "calibrate": "none"}},
+        {"recipe": {"blend": "mean", "smooth_mm": 0.0, "calibrate": "beta"}},
+        {"numbers": {}},
+        {"numbers": {"weights": {}, "smooth_mm": 0.0}},
+        {"numbers": {"weights": dict.fromkeys(MEMBERS, 0.01), "smooth_mm": 0.0}},
+        {"numbers": {"weights": dict.fromkeys(MEMBERS, 1 / 6), "smooth_mm": -1.0}},
+        {"classifiers": []},
+        {"members": []},
+        {"sequences": {}},
+        {"format": float("inf")},
+        {"files": []},
+    ],
+)
+def test_a_record_of_nonsense_is_one_line(copy: Path, changes: dict[str, object]) -> None:
+    _signed(copy, **changes)
+    with pytest.raises(UserError) as caught:
+        Detector.load(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_but_a_detector_is_replaced(folder: Path, tmp_path: Path) -> None:
+    description, weights = read_folder(folder)
+    (tmp_path / "model/fold0").mkdir(parents=True)
+    (tmp_path / "model/fold0/epoch3.safetensors").write_text("weights")
+    (tmp_path / "file").write_text("text")
+    for place in ("model", "file", "model/fold0/epoch3.safetensors"):
+        with pytest.raises(UserError, match="is there and is no detector"):
+            write_folder(tmp_path / place, description, weights, "card")
+    assert (tmp_path / "model/fold0/epoch3.safetensors").read_text() == "weights"
+
+
+def test_a_link_to_a_folder_stays_a_link(folder: Path, copy: Path, tmp_path: Path) -> None:
+    description, weights = read_folder(folder)
+    link = tmp_path / "link"
+    link.symlink_to(copy)
+    for _ in range(2):
+        write_folder(link, description, weights, (folder / "MODEL_CARD.md").read_text())
+        assert link.is_symlink()
+        assert _files(copy) == _files(folder)
+
+
+def test_what_safetensors_says_of_a_full_disk_is_an_error_of_the_machine(folder: Path, tmp_path: Path) -> None:
+    _, weights = read_folder(folder)
+    with pytest.raises(OSError, match="safetensors"):
+        folder_module._save(weights["adjacent"], tmp_path / "nowhere" / "adjacent.safetensors")
+
+
+def test_networks_of_two_seeds_are_told_apart() -> None:
+    one, other = (Network("x", 0, 3, checkpoint, "d") for checkpoint in ("a" * 64, "b" * 64))
+    assert one.prefix != other.prefix
 
 
 def test_a_failed_write_leaves_the_previous_detector(folder: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +191,7 @@ def test_a_write_that_was_killed_is_cleaned_up(folder: Path, copy: Path) -> None
     before = _files(copy)
     description, weights = read_folder(folder)
     copy.rename(copy.with_name(".detector.previous"))  # killed between the two renames
-    (copy.parent / ".detector.0123.partial").mkdir()
+    (copy.parent / ".detector.01234567.partial").mkdir()
     write_folder(copy, description, weights, (folder / "MODEL_CARD.md").read_text())
     assert _files(copy) == before
     assert [path.name for path in copy.parent.iterdir()] == ["detector"]
@@ -157,7 +228,7 @@ def test_one_fold_of_the_second_stage(trained: Trained, tmp_path: Path) -> None:
         ("adjacent+gru", 0),
     ]
     assert set(weights) == {each.name for each in description.networks}
-    with pytest.raises(UserError, match="of these folds and epochs; it has fold 0 epoch 3, fold 1 epoch 3"):
+    with pytest.raises(UserError, match="is of fold 4; it has fold 0 epoch 3, fold 1 epoch 3"):
         collect(manifest, trained.layout, Selection(folds=[4]))
 
 
@@ -175,6 +246,57 @@ def test_checkpoints_that_changed_or_went_are_named(trained: Trained, tmp_path: 
     checkpoint.unlink()
     with pytest.raises(UserError, match=r"adjacent/fold1/epoch3.safetensors is missing; the submission was made"):
         collect(manifest, layout, Selection())
+
+
+def test_a_copy_of_the_root_is_what_is_exported(trained: Trained, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    manifest = trained.submit("cnn", Recipe())
+    shutil.copytree(trained.layout.root, first, symlinks=True)
+    (first / "submission" / manifest.name).write_text(
+        manifest.read_text().replace(str(trained.layout.root.resolve()), str(first))
+    )
+    second = shutil.copytree(first, tmp_path / "second", symlinks=True)
+    layout = type(trained.layout)(first)
+    layout.fold("adjacent", 0).checkpoint(3).write_bytes(b"trained again")
+    description, _ = collect(second / "submission" / manifest.name, type(layout)(second), Selection())
+    assert len(description.networks) == 8
+
+
+def test_controls_of_experiments_are_no_detectors(trained: Trained, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    manifest = trained.submit("last", Recipe())
+    shutil.copytree(trained.layout.root, root, symlinks=True)
+    layout = type(trained.layout)(root)
+    conf = layout.fold("adjacent+gru", 0).conf
+    conf.write_text(conf.read_text().replace("order: z", "order: shuffled"))
+    with pytest.raises(UserError, match="order shuffled is the control of an experiment"):
+        collect(root / "submission" / manifest.name, layout, Selection())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": 9},
+        {"numbers": {}},
+        {"predictions": []},
+        {"recipe": {"blend": "mean", "other": 1}},
+        {"submission": {}},
+    ],
+)
+def test_a_damaged_manifest_is_one_line(trained: Trained, tmp_path: Path, changes: dict[str, object]) -> None:
+    record = json.loads(trained.submit("cnn", Recipe()).read_text()) | changes
+    (tmp_path / "manifest.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="is no manifest of a submission"):
+        collect(tmp_path / "manifest.json", trained.layout, Selection())
+
+
+def test_out_of_fold_predictions_of_another_submission_are_refused(trained: Trained, tmp_path: Path) -> None:
+    trained.submit("all", Recipe())
+    shutil.copy(trained.layout.submission.with_name("out_of_fold.parquet"), tmp_path)
+    shutil.copy(trained.submit("cnn", Recipe()), tmp_path / "manifest.json")
+    with pytest.raises(UserError, match=r"out_of_fold.parquet is missing or of another submission") as caught:
+        collect(tmp_path / "manifest.json", trained.layout, Selection())
+    assert caught.value.step == "ensemble"
 
 
 def test_no_manifest_and_predictions_from_elsewhere(trained: Trained, tmp_path: Path) -> None:

@@ -49,17 +49,21 @@ def make(tmp_path: Path) -> Make:
 CONFS, EPOCHS, FOLDS = ("x", "y"), (2, 3), range(5)
 
 
-def provenance_of(conf: str, fold: int, epoch: int, split: str, **more: str) -> Provenance:
+def provenance_of(conf: str, fold: int, epoch: int, split: str, **more: object) -> Provenance:
     usual = {"checkpoint": "c", "slices": "s", "tta": "Identity"}
     return Provenance(conf=conf, fold=fold, epoch=epoch, split=split, **(usual | more))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")
-def root(preprocessed: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(repository: Path, preprocessed: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root with predictions of two classifiers that see the truth through noise."""
     root = tmp_path_factory.mktemp("predicted")
     for folder in ("cache", "input"):
         (root / folder).symlink_to(preprocessed.root / folder)
+    (root / "conf").mkdir()
+    for conf in CONFS:
+        (root / "conf" / f"{conf}.yaml").write_text(f"base: {repository}/conf/efficientnet-b2.yaml\n")
+    (root / "conf/gru.yaml").write_text(f"base: {repository}/conf/sequence/gru.yaml\nepochs: 12\n")
     layout, rng = Layout(root), np.random.default_rng(0)
     folds = pd.read_parquet(layout.folds).set_index("ID")["fold"]
     targets = pd.read_parquet(layout.table("train")).set_index("ID")[list(LABELS)]

@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ from src.ensemble.fresh import require_fresh
 from src.errors import UserError
 from src.files.checksum import file_sha256
 from src.files.layout import Layout
-from src.files.predictions import Predictions
+from src.files.predictions import Predictions, write_predictions
 
 Make = Callable[..., Predictions]
 FOLD = 1
@@ -27,79 +26,76 @@ def layout(tmp_path: Path) -> Layout:
 
 
 @pytest.fixture
-def over(make: Make) -> Callable[..., Predictions]:
-    """Predictions of the sequence model over a checkpoint of the classifier."""
+def of_sequence(layout: Layout, make: Make) -> Callable[..., Path]:
+    """A file of the sequence model's predictions, fresh but for what is changed in its provenance."""
 
-    def _over(classifier_checkpoint: str | None, **more: object) -> Predictions:
-        recorded = {"conf": "net+gru", "fold": FOLD, "epoch": 12, "classifier_checkpoint": classifier_checkpoint}
-        return make(["ID_1"], 0.5, **(recorded | more))
+    def _of_sequence(**changes: object) -> Path:
+        recorded = {
+            "conf": "net+gru",
+            "fold": FOLD,
+            "epoch": 12,
+            "checkpoint": file_sha256(layout.fold("net+gru", FOLD).checkpoint(12)),
+            "classifier": "net",
+            "classifier_epoch": 3,
+            "classifier_checkpoint": file_sha256(layout.fold("net", FOLD).checkpoint(3)),
+        }
+        return make(["ID_1"], 0.5, **(recorded | changes)).path
 
-    return _over
-
-
-Over = Callable[..., Predictions]
-
-
-@pytest.mark.parametrize("epoch", [2, 3])
-def test_predictions_over_a_checkpoint_that_is_there_are_fresh(layout: Layout, over: Over, epoch: int) -> None:
-    sha256 = file_sha256(layout.fold("net", FOLD).checkpoint(epoch))
-    require_fresh([over(sha256), over(sha256, split="valid")], layout)
-
-
-def _refused(predictions: list[Predictions], layout: Layout, culprit: Predictions) -> None:
-    with pytest.raises(UserError, match="is stale: it was predicted over another checkpoint") as error:
-        require_fresh(predictions, layout)
-    assert str(error.value).startswith(f"{culprit.path} ")
-    assert str(layout.fold("net", FOLD).path) in str(error.value)
-    assert error.value.step == "sequence"
-    assert error.value.in_one_line().endswith("; run sh bin/sequence.sh")
+    return _of_sequence
 
 
-def test_predictions_over_a_classifier_that_was_trained_again_are_refused(layout: Layout, over: Over) -> None:
-    checkpoint = layout.fold("net", FOLD).checkpoint(3)
-    fresh = over(file_sha256(layout.fold("net", FOLD).checkpoint(2)))
-    stale = over(file_sha256(checkpoint), split="valid")
-    require_fresh([fresh, stale], layout)
-    checkpoint.write_bytes(b"other weights")
-    _refused([fresh, stale], layout, stale)
+OfSequence = Callable[..., Path]
 
 
-def test_checkpoints_of_another_fold_or_classifier_do_not_count(layout: Layout, over: Over) -> None:
-    for name, fold in (("net", 0), ("other", FOLD), ("net+gru", 0)):
-        path = layout.fold(name, fold).checkpoint(3)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(f"{name} {fold}".encode())
-        stale = over(file_sha256(path))
-        _refused([stale], layout, stale)
-    own = layout.fold("net+gru", FOLD).checkpoint(12)  # the sequence model's own checkpoint is no classifier's
-    stale = over(file_sha256(own))
-    _refused([stale], layout, stale)
+def _refused(path: Path, layout: Layout, words: str, step: str) -> None:
+    with pytest.raises(UserError, match=words) as error:
+        require_fresh([path], layout)
+    assert str(error.value).startswith(f"{path} is stale")
+    assert error.value.step == step
 
 
-def test_a_file_that_does_not_record_the_classifier_is_refused(layout: Layout, over: Over) -> None:
-    # as earlier versions wrote it: nobody can know
-    stale = over(None)
-    _refused([stale], layout, stale)
+def test_predictions_by_the_checkpoints_that_are_there_are_fresh(
+    layout: Layout, of_sequence: OfSequence, make: Make
+) -> None:
+    checkpoint = file_sha256(layout.fold("net", FOLD).checkpoint(2))
+    of_classifier = make(["ID_1"], 0.5, conf="net", fold=FOLD, epoch=2, checkpoint=checkpoint).path
+    require_fresh([of_sequence(), of_sequence(split="valid"), of_classifier], layout)
 
 
-def test_where_checkpoints_are_gone_nothing_is_refused(layout: Layout, over: Over) -> None:
-    predictions = [over("unknown"), over(None, split="valid")]
-    for path in layout.fold("net", FOLD).path.iterdir():
-        path.unlink()
-    require_fresh(predictions, layout)
-    layout.fold("net", FOLD).path.rmdir()
-    require_fresh(predictions, layout)
+def test_a_classifier_that_was_trained_again_makes_its_sequence_models_stale(
+    layout: Layout, of_sequence: OfSequence
+) -> None:
+    path = of_sequence()
+    layout.fold("net", FOLD).checkpoint(2).write_bytes(b"another epoch")
+    require_fresh([path], layout)
+    layout.fold("net", FOLD).checkpoint(3).write_bytes(b"trained again")
+    _refused(path, layout, r"over another checkpoint than .*net/fold1/epoch3.safetensors", "sequence")
 
 
-def test_a_classifiers_own_predictions_and_files_from_elsewhere_are_not_compared(layout: Layout, make: Make) -> None:
-    own = make(["ID_1"], 0.5, fold=FOLD, checkpoint="of other weights")
-    require_fresh([own, replace(own, provenance=None)], layout)
+def test_another_epochs_checkpoint_is_another(layout: Layout, of_sequence: OfSequence) -> None:
+    _refused(of_sequence(classifier_epoch=2), layout, r"net/fold1/epoch2.safetensors", "sequence")
 
 
-def test_a_classifier_may_have_a_plus_in_its_name(layout: Layout, over: Over) -> None:
-    path = layout.fold("a+b", FOLD).checkpoint(3)
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"weights")
-    require_fresh([over(file_sha256(path), conf="a+b+gru")], layout)
-    with pytest.raises(UserError, match="is stale"):
-        require_fresh([over("other", conf="a+b+gru")], layout)
+def test_a_network_that_was_trained_again_makes_its_own_predictions_stale(
+    layout: Layout, of_sequence: OfSequence, make: Make
+) -> None:
+    _refused(of_sequence(checkpoint="before"), layout, r"with another checkpoint than .*net\+gru/fold1", "sequence")
+    of_classifier = make(["ID_1"], 0.5, conf="net", fold=FOLD, epoch=2, checkpoint="before").path
+    _refused(of_classifier, layout, r"with another checkpoint than .*net/fold1/epoch2", "predict")
+
+
+def test_where_checkpoints_are_gone_nothing_is_refused(layout: Layout, of_sequence: OfSequence) -> None:
+    path = of_sequence(classifier_checkpoint="gone")
+    layout.fold("net", FOLD).checkpoint(3).unlink()  # that of another epoch is still there
+    require_fresh([path], layout)
+
+
+def test_a_plus_in_a_classifiers_name_means_nothing(layout: Layout, make: Make) -> None:
+    path = make(["ID_1"], 0.5, conf="net+tuned", fold=FOLD, epoch=3, checkpoint="c").path
+    require_fresh([path], layout)
+
+
+def test_files_from_elsewhere_are_accepted(layout: Layout, tmp_path: Path, make: Make) -> None:
+    made = make(["ID_1"], 0.5)
+    write_predictions(tmp_path / "elsewhere.parquet", made.ids, made.probabilities)
+    require_fresh([tmp_path / "elsewhere.parquet"], layout)

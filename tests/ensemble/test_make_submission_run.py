@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from src.config import dump_config, load_config
 from src.evaluate.out_of_fold import read_truth
 from src.files.layout import Layout
 from src.files.predictions import read_predictions, write_predictions
@@ -12,7 +13,8 @@ from tests.ensemble.conftest import FOLDS, Refused, Run, making, prediction_file
 
 def _of_run(root: Path, *more: str) -> list[str]:
     """Everything that the run has predicted, as bin/ensemble.sh asks for it."""
-    arguments = ["--confs", "conf/x.yaml", "conf/y.yaml", "--sequences", "conf/sequence/gru.yaml", "--root", str(root)]
+    confs = [str(root / "conf" / f"{name}.yaml") for name in ("x", "y", "gru")]
+    arguments = ["--confs", *confs[:2], "--sequences", confs[2], "--root", str(root)]
     arguments += ["--sample", str(root / "input/stage_2_sample_submission.csv")]
     return [*arguments, "--output", str(root / "submission/submission.csv"), *more]
 
@@ -23,7 +25,7 @@ def _second_stage(root: Path, folds: Iterable[int] = FOLDS) -> None:
     for fold in folds:
         for split in ("valid", "test"):
             read = read_predictions(layout.fold("x", fold).predictions(split, 3))
-            of = provenance_of("x+gru", fold, 12, split, classifier_checkpoint="x")
+            of = provenance_of("x+gru", fold, 12, split, classifier="x", classifier_epoch=3, classifier_checkpoint="x")
             write_predictions(layout.fold("x+gru", fold).predictions(split, 12), read.ids, read.probabilities, of)
 
 
@@ -66,7 +68,7 @@ def test_a_second_stage_that_is_not_complete_is_told(own: Path, run: Run) -> Non
     assert result.returncode == 0
     assert result.stderr.splitlines() == [
         "bagging the 39 of 40 prediction files that exist",
-        "x+gru has not predicted every fold: the classifier's own epochs take its place",
+        "x+gru is left out: it has not predicted both splits of all folds",
     ]
     assert _members(own) == ["x epoch 2", "x epoch 3", "y epoch 2", "y epoch 3"]
 
@@ -100,3 +102,23 @@ def test_the_bags_out_of_fold_file_records_the_folds(own: Path, run: Run) -> Non
     bagged = read_predictions(own / "submission/out_of_fold.parquet")
     assert bagged.provenance is None
     assert bagged.folds == read_truth(Layout(own)).folds_fingerprint
+
+
+def test_a_manifest_rebuilds_its_submission_whatever_was_trained_since(own: Path, run: Run) -> None:
+    _second_stage(own)
+    assert run(*_of_run(own)).returncode == 0
+    before = (own / "submission/submission.csv").read_bytes()
+    (own / "submission/submission.csv").unlink()
+    Layout(own).fold("x", 2).checkpoint(3).write_bytes(b"trained again")
+    result = run("--rebuild", str(own / "submission/manifest.json"))
+    assert result.returncode == 0, result.stderr
+    assert (own / "submission/submission.csv").read_bytes() == before
+
+
+def test_the_conf_beside_the_weights_names_the_classifier_too(own: Path, run: Run) -> None:
+    folder = Layout(own).fold("x", 0)
+    folder.conf.write_text(dump_config(load_config(own / "conf/x.yaml")))
+    arguments = _of_run(own)
+    arguments[arguments.index("--confs") + 1] = str(folder.conf)
+    assert run(*arguments).returncode == 0
+    assert _members(own) == ["x epoch 2", "x epoch 3", "y epoch 2", "y epoch 3"]

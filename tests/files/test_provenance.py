@@ -7,7 +7,7 @@ from src.files.provenance import Provenance
 OF_CLASSIFIER = {
     "conf": "net", "fold": 1, "epoch": 3, "checkpoint": "c", "split": "valid", "slices": "s", "views": "Identity",
 }  # fmt: skip
-OF_SEQUENCE = OF_CLASSIFIER | {"classifier_checkpoint": "d"}
+OF_SEQUENCE = OF_CLASSIFIER | {"classifier": "b", "classifier_epoch": 3, "classifier_checkpoint": "d"}
 OF_EMBEDDINGS = OF_CLASSIFIER | {"split": "train", "trained_on": "t", "components": None}
 
 

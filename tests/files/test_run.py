@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from src.files.layout import Layout
 from src.files.run import MEMBERS, Run
 
-CLASSIFIERS, SEQUENCES, FOLDS, EPOCHS = ("x", "y"), ("gru", "lstm"), (0, 1), (2, 3)
+CLASSIFIERS, SEQUENCES, FOLDS, EPOCHS = ("x", "y"), {"gru": 12, "lstm": 12}, (0, 1), (2, 3)
 SPLITS = ("valid", "test")
 
 
@@ -136,10 +137,12 @@ def test_a_folder_in_place_of_a_file_is_missing(run: Run) -> None:
     assert _found(run, "test", "cnn") == (_of("x", "y") - _of("x", folds=(0,), epochs=(2,)), 8)
 
 
-def test_a_sequence_model_predicts_by_its_last_epoch(run: Run) -> None:
-    _predict(run, "x+gru", epochs=(9, 10))
-    assert _found(run, "test", "sequence")[0] == _of_sequence("x+gru", epoch=10)
-    assert _found(run, "valid", "last")[0] == _of_sequence("x+gru", split="valid", epoch=10) | _of("y", split="valid")
+def test_a_sequence_model_predicts_by_its_last_epoch_whatever_else_lies_there(run: Run) -> None:
+    _predict(run, "x+gru", epochs=(10, 12, 30))  # those of a conf with other epochs
+    (run.layout.fold("x+gru", 0).path / "test_epoch5 (copy).parquet").touch()
+    assert _found(run, "test", "last") == (_of_sequence("x+gru") | _of("y"), 6)
+    shorter = replace(run, sequences={"gru": 10})
+    assert _found(shorter, "test", "last") == (_of_sequence("x+gru", epoch=10) | _of("y"), 6)
 
 
 def test_other_folds_of_a_run_do_not_make_a_sequence_model_incomplete(run: Run) -> None:
