@@ -167,5 +167,5 @@ def test_an_architecture_whose_logits_are_no_layer_of_its_embeddings_is_refused(
     whole = build_network(make_config())
     require_embeddings(whole, 32, 1)
     odd = build_network(make_config("network.architecture=timm/efficientvit_m0", "image_size=224"))
-    with pytest.raises(UserError, match="so it can have no second stage"):  # batch norm before its last layer
+    with pytest.raises(UserError, match="it can have no second stage"):  # batch norm before its last layer
         require_embeddings(odd, 224, 1)
