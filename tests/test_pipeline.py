@@ -145,7 +145,9 @@ def test_everything_again_changes_nothing(repository: Path, run: tuple[Path, dic
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
 
 
-def test_one_fold_of_one_classifier_reaches_a_submission(repository: Path, run: tuple[Path, dict[str, str]]) -> None:
+def test_one_fold_of_one_classifier_reaches_a_submission(
+    repository: Path, run: tuple[Path, dict[str, str]], sequences: str
+) -> None:
     root, _ = run
     other = root.parent / "one fold"
     for folder in ("input", "cache", "model"):
@@ -155,21 +157,21 @@ def test_one_fold_of_one_classifier_reaches_a_submission(repository: Path, run: 
     files = [root / "model/efficientnet-b2/fold3/test_epoch3.parquet"]
     files += [root / "model/efficientnet-b2+gru/fold3/test_epoch2.parquet"]
     for members, of in (("cnn", files[:1]), ("sequence", files[1:]), ("last", files[1:]), ("all", files)):
-        _script(repository, "ensemble", other, MEMBERS=members, **one)
+        _script(repository, "ensemble", other, MEMBERS=members, SEQUENCES=sequences, **one)
         predictions = sum(pd.read_parquet(file).set_index("ID") for file in of) / len(of)
         found = pd.read_csv(other / "submission/submission.csv").set_index("ID")["Label"]
         slice_id = predictions.index[0]
         assert found[f"{slice_id}_subdural"] == pytest.approx(predictions.loc[slice_id, "subdural"], rel=1e-6)
 
 
-def test_more_than_simple_bagging(repository: Path, run: tuple[Path, dict[str, str]]) -> None:
+def test_more_than_simple_bagging(repository: Path, run: tuple[Path, dict[str, str]], sequences: str) -> None:
     root, _ = run
     other = root.parent / "more"
     other.mkdir()
     for folder in ("input", "cache", "model"):
         (other / folder).symlink_to(root / folder)
     more = {"BLEND": "weights", "SMOOTH": "auto", "CALIBRATE": "temperature"}
-    printed = _script(repository, "ensemble", other, MEMBERS="all", **more)
+    printed = _script(repository, "ensemble", other, MEMBERS="all", SEQUENCES=sequences, **more)
     manifest = json.loads((other / "submission/manifest.json").read_text())
     assert manifest["recipe"] == {"blend": "weights", "smooth_mm": None, "calibrate": "temperature"}
     assert f"{manifest['out_of_fold']['weights, smooth auto, temperature']['weighted']:.4f}" in printed

@@ -145,7 +145,7 @@ def test_the_average_of_the_weights_is_what_is_saved(config: Config, layout: Lay
     weights = {}
     for decay in (None, 1e-9, 0.9):  # none, one that keeps next to nothing, one that lags behind
         train(config.model_copy(update={"ema_decay": decay, "epochs": 1}), 0, layout)
-        weights[decay] = load_file(folder.checkpoint(1))["backbone.fc.weight"]
+        weights[decay] = load_file(folder.checkpoint(1))["backbone.classifier.weight"]
         shutil.rmtree(folder.path)
     torch.testing.assert_close(weights[1e-9], weights[None])
     start = build_network_of(config)
@@ -155,14 +155,14 @@ def test_the_average_of_the_weights_is_what_is_saved(config: Config, layout: Lay
 def build_network_of(config: Config) -> torch.Tensor:
     """The classifier's weights before training."""
     torch.manual_seed(config.seed)
-    return build_network(config).state_dict()["backbone.fc.weight"]
+    return build_network(config).state_dict()["backbone.classifier.weight"]
 
 
 def test_label_weights_reach_the_loss(config: Config, layout: Layout) -> None:
     folder = layout.fold(config.name, 0)
     only = {label: float(label == "subdural") for label in LABELS}
     train(config.model_copy(update={"label_weights": only, "epochs": 1}), 0, layout)
-    moved = load_file(folder.checkpoint(1))["backbone.fc.weight"] - build_network_of(config)
+    moved = load_file(folder.checkpoint(1))["backbone.classifier.weight"] - build_network_of(config)
     assert (moved.abs().sum(dim=1) > 0).tolist() == [label == "subdural" for label in LABELS]
 
 

@@ -138,7 +138,7 @@ def test_weights_that_do_not_fit_are_refused(make_config: Make, tmp_path: Path) 
     other["conv1.0.weight"] = torch.zeros(1)
     torch.save(other, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"not of this architecture: they differ at conv1.0.weight"):
-        build_network(make_config(f"network.pretrained={tmp_path}/w.pth"))
+        build_network(make_config("network.architecture=timm/resnet10t", f"network.pretrained={tmp_path}/w.pth"))
     with pytest.raises(UserError, match=r"none.pth is missing; expected imagenet, none, or the path"):
         build_network(make_config(f"network.pretrained={tmp_path}/none.pth"))
     (tmp_path / "text.pth").write_text("no weights")

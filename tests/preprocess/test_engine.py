@@ -60,5 +60,5 @@ def test_no_scheduler() -> None:
 
 def test_without_dask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(UserError, match=r"python -m pip install --requirement requirements-dask\.txt"):
+    with pytest.raises(UserError, match=r"the engine dask needs the packages of requirements-dask\.txt"):
         list(run_tasks(pow, [(1, 1)], desc="", total=1, engine="dask"))

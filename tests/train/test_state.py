@@ -46,7 +46,8 @@ def test_what_goes_on_is_what_was_saved(config: Config, tmp_path: Path) -> None:
         assert torch.equal(other.network.state_dict()[name], tensor), name
         assert torch.equal(other.eval_network.state_dict()[name], state.eval_network.state_dict()[name]), name
     assert not torch.equal(
-        state.eval_network.state_dict()["backbone.fc.bias"], state.network.state_dict()["backbone.fc.bias"]
+        state.eval_network.state_dict()["backbone.classifier.bias"],
+        state.network.state_dict()["backbone.classifier.bias"],
     )
 
 
