@@ -29,11 +29,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with scripts, benchmarks and pipeline, which take longest: so all cores end together."""
-    items.sort(key=lambda item: item.path.parent != REPOSITORY / "tests")
-
-
 @pytest.fixture(autouse=True)
 def _threads_stay() -> Iterator[None]:
     """dask tells its workers by the environment to use one thread each, and leaves that behind in this process: what a
