@@ -69,23 +69,48 @@ need_confs() {
     done
 }
 
-# Run a command. On SIGTERM or Ctrl-C it is told to stop, waited for, and the script ends too: with 75 or 130 where the
-# same script, run again, goes on (every step is restartable), but with the command's own status where that failed.
-run() {
-    stopped=
+# Commands that run. On SIGTERM or Ctrl-C each is told to stop and waited for, and the script ends too: with 75 or 130
+# where the same script, run again, goes on (every step is restartable), but with a command's own status where one failed.
+# The traps are set before anything is started, so that no signal finds the script without them.
+children=
+stopped=
+stop() {
+    stopped=$1
+    # shellcheck disable=SC2086 # a list
+    [ -z "$children" ] || kill -TERM $children 2>/dev/null || :
+}
+trap 'stop 75' TERM
+trap 'stop 130' INT
+
+# Start a command beside what runs already.
+start() {
+    [ -z "$stopped" ] || exit "$stopped"
     "$@" &
-    child=$!
-    trap 'stopped=75; kill -TERM "$child" 2>/dev/null || :' TERM
-    trap 'stopped=130; kill -TERM "$child" 2>/dev/null || :' INT
-    status=0
-    wait "$child" || status=$?
-    while kill -0 "$child" 2>/dev/null; do # a signal ended the wait, not the command
+    children="$children $!"
+    [ -z "$stopped" ] || kill -TERM $! 2>/dev/null || : # the signal came between the two
+}
+
+# Wait for all that was started.
+finish() {
+    failed=0
+    for child in $children; do
         status=0
         wait "$child" || status=$?
+        while kill -0 "$child" 2>/dev/null; do # a signal ended the wait, not the command
+            status=0
+            wait "$child" || status=$?
+        done
+        [ "$status" -eq 0 ] || [ "$failed" -ne 0 ] || failed=$status
     done
-    trap - TERM INT
-    case $status in 0 | 75 | 130 | 143) [ -z "$stopped" ] || exit "$stopped" ;; esac
-    [ "$status" -eq 0 ] || exit "$status"
+    children=
+    case $failed in 0 | 75 | 130 | 143) [ -z "$stopped" ] || exit "$stopped" ;; esac
+    [ "$failed" -eq 0 ] || exit "$failed"
+}
+
+# Run a command to its end.
+run() {
+    start "$@"
+    finish
 }
 
 # Run a module, in NPROC processes where that is more than one.

@@ -1,6 +1,9 @@
-"""Progress of a long step: a bar in a terminal, and occasional plain lines where there is none (a log, CI)."""
+"""Progress of a long step: a bar in a terminal, and occasional plain lines where there is none (a log, CI) or where it
+says that it can't redraw a line (TERM=dumb).
+"""
 
 import io
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -32,7 +35,8 @@ def progress(
     Returns a tqdm object: iterate over it, or use it as a context manager. initial: the number of items that an earlier
     run has finished. Nothing is shown unless `shown`.
     """
-    if sys.stderr.isatty() or not shown:
+    redraws = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    if redraws or not shown:
         return tqdm(iterable, desc=desc, total=total, initial=initial, unit=unit, dynamic_ncols=True, disable=not shown)
     # a bar would clutter a log, which needs only count, rate and time left
     return _PlainLines(

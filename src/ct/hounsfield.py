@@ -9,7 +9,7 @@ AIR = -1000  # HU
 HU_RANGE = (-200, 300)
 
 _WRAP = 4096  # number of values of 12 bits
-_REPAIRED_INTERCEPT = -1000
+_WRONG_INTERCEPT = 0  # of the competition's files whose values wrapped; one off is taken for it too
 
 
 def to_hounsfield(
@@ -19,15 +19,14 @@ def to_hounsfield(
 
     stored: integers of any shape, as stored in the file. The result has the same shape.
 
-    Some scanners wrote 12-bit unsigned files whose air wrapped around to the top of the range, with an intercept near
-    zero. They are recognised by that intercept, unwrapped in a signed type (in uint16 the repair itself would wrap),
-    and given the intercept that fits the repaired values. Source: J. Howard, "Cleaning the data for rapid
-    prototyping", fastai, 2019. The rescale itself: DICOM PS3.3 C.11.1.1.2.
+    Some scanners wrote 12-bit unsigned files whose air wrapped around to the top of the range, with an intercept of 0
+    where -1000 was meant. Such files are recognised by all of these, and by values that did wrap (3096, which stands
+    for -1000 HU, and above). Their wrapped values are 4096 too high, the others are HU as they are. Nothing else is
+    changed. Source: J. Howard, "Cleaning the data for rapid prototyping", fastai, 2019, who repairs every intercept
+    above -100. The rescale itself: DICOM PS3.3 C.11.1.1.2.
     """
-    if _is_wrapped(bits_stored, pixel_representation, intercept):
-        repaired = stored.astype(np.int32) - _REPAIRED_INTERCEPT
-        stored = np.where(repaired >= _WRAP, repaired - _WRAP, repaired)
-        intercept = _REPAIRED_INTERCEPT
+    if _is_wrapped(stored, slope, intercept, bits_stored, pixel_representation):
+        return _unwrapped(stored).astype(np.float32)
     return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
 
 
@@ -48,11 +47,8 @@ def to_clipped_hounsfield(
         rescale = {"slope": slope, "intercept": intercept}
         bits = {"bits_stored": bits_stored, "pixel_representation": pixel_representation}
         return clip_to_hu_range(to_hounsfield(stored, **rescale, **bits))  # type: ignore[arg-type]
-    if _is_wrapped(bits_stored, pixel_representation, intercept):
-        # the repair and its intercept cancel out: values that did not wrap are HU, those that did are 4096 too high
-        stored = stored.astype(np.int16)
-        stored = np.where(stored >= _WRAP + _REPAIRED_INTERCEPT, stored - np.int16(_WRAP), stored)
-        intercept = 0
+    if _is_wrapped(stored, slope, intercept, bits_stored, pixel_representation):
+        stored, intercept = _unwrapped(stored), 0
     elif stored.dtype.itemsize == 1:
         stored = stored.astype(np.int16)
     shift, limits = int(intercept), np.iinfo(stored.dtype)
@@ -73,5 +69,17 @@ def to_unit(stored_hu: np.ndarray) -> np.ndarray:
     return unit
 
 
-def _is_wrapped(bits_stored: int, pixel_representation: int, intercept: float) -> bool:
-    return bits_stored == 12 and pixel_representation == 0 and intercept > -100
+def _is_wrapped(
+    stored: np.ndarray, slope: float, intercept: float, bits_stored: int, pixel_representation: int
+) -> bool:
+    if not (bits_stored == 12 and pixel_representation == 0 and slope == 1):
+        return False
+    if abs(intercept - _WRONG_INTERCEPT) > 1:
+        return False
+    return bool(stored.size and stored.max() >= _WRAP + AIR)
+
+
+def _unwrapped(stored: np.ndarray) -> np.ndarray:
+    """HU as int16; in a signed type, since in uint16 the repair itself would wrap."""
+    stored = stored.astype(np.int16)
+    return np.where(stored >= _WRAP + AIR, stored - np.int16(_WRAP), stored)

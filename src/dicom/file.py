@@ -6,6 +6,7 @@ Whatever is wrong with a slice is reported as one exception, UnreadableDicom, wi
     damaged_archive   the archive does not hold what its directory says
     not_dicom         not a DICOM file, or its header cannot be parsed
     missing_tag       a tag that the pixels depend on (rows, columns, bits, ...) is absent or empty
+    not_hounsfield    pixels of another quantity than HU: another modality, another unit, or a lookup table
     not_a_slice       several frames, several samples per pixel (colour), or not monochrome
     bad_value         a tag has an invalid value
     too_large         larger than any CT slice: more than MAX_PIXELS or MAX_BYTES
@@ -30,6 +31,7 @@ from pathlib import Path
 import pydicom
 from pydicom.config import disable_value_validation
 from pydicom.tag import BaseTag
+from pydicom.uid import ExplicitVRBigEndian
 
 from src.dicom.archive import ArchiveMember, DamagedMember
 from src.dicom.sources import Source
@@ -39,6 +41,7 @@ REASONS = (
     "damaged_archive",
     "not_dicom",
     "missing_tag",
+    "not_hounsfield",
     "not_a_slice",
     "bad_value",
     "too_large",
@@ -146,12 +149,38 @@ def parse(data: bytes, tags: list[BaseTag], *, stop_before_pixels: bool = False)
 
     The offset is that of the pixel data element, or the end of the file. Raises UnreadableDicom.
     """
+    _check_byte_order(data)
     buffer = io.BytesIO(data)
     try:
         dataset = pydicom.dcmread(buffer, specific_tags=list(tags), stop_before_pixels=stop_before_pixels)
     except Exception as error:
         raise UnreadableDicom("not_dicom", f"{type(error).__name__}: {error}") from error
     return dataset, buffer.tell()
+
+
+def _check_byte_order(data: bytes) -> None:
+    """Raise UnreadableDicom if the first tag of the data set is in another byte order than the transfer syntax says.
+
+    All tags would be taken for others. (Whether value representations are explicit, pydicom finds out by itself.)
+    """
+    start = _end_of_meta(data)
+    group = data[start : start + 2]
+    if not start or len(group) < 2 or int.from_bytes(group, "little") == int.from_bytes(group, "big"):
+        return
+    is_big = int.from_bytes(group, "big") < int.from_bytes(group, "little")  # those of the first tags are small
+    says_big = f"{ExplicitVRBigEndian}\0".encode() in data[:start]
+    if is_big != says_big:
+        orders = ("little", "big")
+        raise UnreadableDicom(
+            "bad_value", f"a data set in {orders[is_big]} endian, by its transfer syntax in {orders[says_big]} endian"
+        )
+
+
+def _end_of_meta(data: bytes) -> int:
+    """Where the data set begins, by (0002,0000), the first element after preamble and prefix (PS3.10 7.1); else 0."""
+    if data[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
+        return 0
+    return 144 + int.from_bytes(data[140:144], "little")
 
 
 def is_deflated(data: bytes) -> bool:
@@ -168,12 +197,14 @@ def without_deflation(data: bytes) -> bytes:
     """
     if not is_deflated(data):
         return data
-    # (0002,0000), the first element after preamble and prefix, says where the data set begins (PS3.10 7.1)
-    start = 144 + int.from_bytes(data[140:144], "little")
+    start = _end_of_meta(data)
     meta, body = data[:start], data[start:]
-    if data[132:140] == b"\x02\x00\x00\x00UL\x04\x00" and _DEFLATED in meta:
+    if _DEFLATED in meta:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        body = inflater.decompress(body, MAX_BYTES)
+        try:
+            body = inflater.decompress(body, MAX_BYTES)
+        except zlib.error as error:
+            raise UnreadableDicom("bad_value", f"by its transfer syntax deflated, but {error}") from error
         if inflater.unconsumed_tail:
             raise UnreadableDicom("too_large", f"inflates to more than {MAX_BYTES} bytes")
     return meta.replace(_DEFLATED, _INFLATED) + body.replace(_DEFLATED, _INFLATED)

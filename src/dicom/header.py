@@ -45,9 +45,18 @@ _NUMBER_TAGS = {
 }
 _TEXT_TAGS = {
     name: Tag(name)
-    for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "PhotometricInterpretation")
+    for name in (
+        "PatientID",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SOPInstanceUID",
+        "PhotometricInterpretation",
+        "Modality",
+        "RescaleType",
+    )
 }
-HEADER_TAGS = [*_NUMBER_TAGS.values(), *_TEXT_TAGS.values()]
+_LOOKUP_TABLE = Tag("ModalityLUTSequence")
+HEADER_TAGS = [*_NUMBER_TAGS.values(), *_TEXT_TAGS.values(), _LOOKUP_TABLE]
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,8 @@ def header_of(dataset: pydicom.Dataset) -> Header:
     syntax = None if meta is None else meta.get("TransferSyntaxUID")
     if not syntax:
         raise UnreadableDicom("missing_tag", "TransferSyntaxUID is absent")
-    if _number(dataset, "NumberOfFrames", default=1) != 1:
+    _check_quantity(dataset)
+    if _number(dataset, "NumberOfFrames", default=1) not in (0, 1):  # 0 is invalid, and some writers' one
         raise UnreadableDicom("not_a_slice", "several frames; expected one slice a file")
     photometric = _text(dataset, "PhotometricInterpretation")
     if not photometric:
@@ -130,6 +140,20 @@ def header_of(dataset: pydicom.Dataset) -> Header:
     )
     _check(header)
     return header
+
+
+def _check_quantity(dataset: pydicom.Dataset) -> None:
+    """Raise UnreadableDicom if what is stored does not stand for HU: PS3.3 C.11.1.1.2, C.8.2.1.
+
+    A file without a modality or a unit is taken for CT: anonymisers remove them.
+    """
+    modality, unit = _text(dataset, "Modality").upper(), _text(dataset, "RescaleType").upper()
+    if modality not in ("", "CT"):
+        raise UnreadableDicom("not_hounsfield", f"Modality is {modality}; expected CT")
+    if unit not in ("", "HU", "US"):  # US: unspecified
+        raise UnreadableDicom("not_hounsfield", f"RescaleType is {unit}; expected HU")
+    if _LOOKUP_TABLE in dataset:
+        raise UnreadableDicom("not_hounsfield", "a lookup table (ModalityLUTSequence) in place of slope and intercept")
 
 
 def _check(header: Header) -> None:
@@ -168,10 +192,13 @@ def _number(dataset: pydicom.Dataset, tag: str, default: float | None = None) ->
 
 
 def _numbers(dataset: pydicom.Dataset, tag: str, count: int) -> tuple[float, ...]:
-    """The `count` numbers of a tag; all NaN if it is absent, since a slice can be read without its geometry."""
-    values = _values(dataset, tag) or (float("nan"),) * count
-    if len(values) != count:
-        raise UnreadableDicom("bad_value", f"{tag} has {len(values)} numbers; expected {count}")
+    """The `count` numbers of a tag; all NaN where it is absent or malformed, since a slice can be read without it."""
+    try:
+        values = _values(dataset, tag)
+    except (ValueError, TypeError, OverflowError):  # such as decimal commas
+        values = ()
+    if len(values) != count or not all(map(math.isfinite, values)):
+        return (float("nan"),) * count
     return values
 
 
@@ -186,8 +213,9 @@ def _values(dataset: pydicom.Dataset, tag: str) -> tuple[float, ...]:
         return ()
     vr = element.VR or dictionary_VR(_NUMBER_TAGS[tag])  # with implicit VR, the VR is that of the standard's dictionary
     if isinstance(element, RawDataElement) and vr in ("DS", "IS"):
-        # PS3.5 6.2: decimal or integer strings, padded with blanks
-        return tuple(float(part) for part in element.value.strip(b" \0").split(b"\\") if part)
+        # PS3.5 6.2: decimal or integer strings, padded with blanks; zeros are common too
+        parts = (part.strip(b" \0") for part in element.value.split(b"\\"))
+        return tuple(float(part) for part in parts if part)
     if isinstance(element, RawDataElement) and vr in ("US", "SS", "US or SS"):
         signed = vr == "SS" or (vr != "US" and _number(dataset, "PixelRepresentation") == 1)
         order, kind = "<" if element.is_little_endian else ">", "h" if signed else "H"

@@ -1,20 +1,18 @@
 """The pixels of a CT slice: stored values, native or compressed, and the Hounsfield units (HU) that they stand for."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
-from pydicom.encaps import generate_frames
-from pydicom.tag import Tag
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    RLELossless,
 )
 
 from src.ct.hounsfield import AIR, HU_RANGE, clip_to_hu_range, to_clipped_hounsfield, to_hounsfield
-from src.dicom.codestream import image_size
+from src.dicom.compressed import decompress
 from src.dicom.file import (
     HEAD_BYTES,
     UnreadableDicom,
@@ -28,8 +26,12 @@ from src.dicom.file import (
 from src.dicom.header import HEADER_TAGS, Header, header_of
 from src.dicom.sources import Source
 
-_PIXEL_DATA = Tag("PixelData")
-_NATIVE = {str(each) for each in (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)}
+_NATIVE = {
+    str(each)
+    for each in (
+        ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian
+    )
+}  # fmt: skip
 
 
 def read_stored(source: Path | Source) -> tuple[np.ndarray, Header]:
@@ -48,25 +50,22 @@ def parse_stored(data: bytes) -> tuple[np.ndarray, Header]:
         if parsed is None:
             data = without_deflation(data)
             parsed = parse(data, HEADER_TAGS, stop_before_pixels=True)
-        dataset, pixels = parsed
+        dataset, at = parsed
         header = header_of(dataset)
+        element = _pixel_element(data, at)
         if header.transfer_syntax in _NATIVE:
-            implicit, little = dataset.original_encoding
-            value = _pixel_value(data, pixels, implicit=bool(implicit), little=bool(little))
-            return _native(value, header, little=bool(little)), header
-        return _decompress(data, header), header
+            return _native(element, header), header
+        return _within_bits(decompress(element.value, header), header), header
 
 
 def hounsfield_of(stored: np.ndarray, header: Header) -> np.ndarray:
     """Convert stored pixels to HU: (rows, columns) of an integer type -> (rows, columns) float32 HU.
 
-    Padding becomes air. Raises UnreadableDicom if the rescale gives values that are not finite.
+    Padding becomes air. The photometric interpretation has no say: the rescale is of stored values (PS3.3 C.11.1.1.2),
+    and MONOCHROME1 is inverted for display only, after the VOI LUT (C.7.6.3.1.2). Raises UnreadableDicom if the rescale
+    gives values that are not finite.
     """
     padding = _padding(stored, header)
-    if header.photometric_interpretation == "MONOCHROME1":
-        # PS3.3 C.7.6.3.1.2: the lowest value is white, so the scale is inverted over the range of the stored bits
-        low, high = _stored_limits(header)
-        stored = (low + high) - stored.astype(np.int64)
     with np.errstate(over="ignore", invalid="ignore"):  # checked below
         hu = to_hounsfield(stored, **_rescale(header))  # type: ignore[arg-type]
     if not np.isfinite(hu).all():
@@ -82,9 +81,7 @@ def clipped_hounsfield_of(stored: np.ndarray, header: Header) -> np.ndarray:
     Equal to `clip_to_hu_range(hounsfield_of(...))`, but computed in integers where possible. Raises UnreadableDicom
     like `hounsfield_of`.
     """
-    if header.photometric_interpretation == "MONOCHROME1" or _padding_shows(header):
-        return clip_to_hu_range(hounsfield_of(stored, header))
-    if header.rescale_slope != 1:
+    if header.rescale_slope != 1 or _padding_shows(header):
         return clip_to_hu_range(hounsfield_of(stored, header))
     return to_clipped_hounsfield(stored, **_rescale(header))  # type: ignore[arg-type]
 
@@ -97,92 +94,71 @@ def read_hounsfield(source: Path | Source) -> np.ndarray:
     return hounsfield_of(*read_stored(source))
 
 
-def _pixel_value(data: bytes, at: int, *, implicit: bool, little: bool) -> memoryview:
-    """The value of the uncompressed pixel data element at offset `at` of the file, without copying it.
+class _Element(NamedTuple):
+    """The pixel data element of a file."""
 
-    The element's tag, value representation and length: PS3.5 7.1.
+    vr: str  # empty where it is implicit
+    little: bool  # whether it is in little endian
+    delimited: bool  # whether its length is undefined, as that of compressed pixels is
+    value: memoryview  # then all that follows the element's header
+
+
+def _pixel_element(data: bytes, at: int) -> _Element:
+    """The pixel data element at offset `at` of a file, without copying its value (PS3.5 7.1).
+
+    Its own bytes say how it is encoded, whatever the transfer syntax: an implicit length would be odd where it is read
+    from the two letters of an explicit VR, and lengths are even.
     """
-    order: Literal["little", "big"] = "little" if little else "big"
     tag = data[at : at + 4]
-    if (int.from_bytes(tag[:2], order), int.from_bytes(tag[2:], order)) != (0x7FE0, 0x0010):
+    if tag not in (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"):
         raise UnreadableDicom("no_pixels", "the file holds no pixel data")
-    if not implicit and data[at + 4 : at + 6] not in (b"OW", b"OB", b"UN"):
-        raise UnreadableDicom("bad_value", f"pixel data of the kind {data[at + 4 : at + 6]!r}; expected OW or OB")
-    start = at + (8 if implicit else 12)
+    little = tag == b"\xe0\x7f\x10\x00"
+    order: Literal["little", "big"] = "little" if little else "big"
+    vr = data[at + 4 : at + 6] if data[at + 6 : at + 8] == b"\0\0" else b""
+    explicit = vr in (b"OW", b"OB", b"UN")
+    if not explicit and vr.isalpha() and vr.isupper():
+        raise UnreadableDicom("bad_value", f"pixel data of the kind {vr.decode()}; expected OW or OB")
+    start = at + (12 if explicit else 8)
     length = int.from_bytes(data[start - 4 : start], order)
-    if length == 0:
+    if length == 0 or start >= len(data):
         raise UnreadableDicom("no_pixels", "the file holds no pixel data")
-    if length == 0xFFFFFFFF:
+    delimited = length == 0xFFFFFFFF
+    value = memoryview(data)[start : len(data) if delimited else start + length]
+    return _Element(vr.decode() if explicit else "", little, delimited, value)
+
+
+def _native(element: _Element, header: Header) -> np.ndarray:
+    """Uncompressed pixels: (rows, columns) of the header's integer type, in the machine's byte order."""
+    if element.delimited:
         raise UnreadableDicom("bad_value", "compressed pixels, by the header uncompressed")
-    return memoryview(data)[start : start + length]
-
-
-def _native(data: memoryview, header: Header, *, little: bool) -> np.ndarray:
-    """Uncompressed pixels: (rows, columns) of the header's integer type, in the machine's byte order.
-
-    PS3.5 8.1: a value takes the `bits_stored` bits of a word up to `high_bit`; the other bits are not part of it.
-    """
     word = header.bits_allocated // 8
     expected = header.rows * header.columns * word
-    if len(data) < expected:
+    if len(element.value) < expected:
         # pydicom would pad some of these files and refuse others; invented pixels must not pass for real ones
-        raise UnreadableDicom("truncated", f"{len(data)} of {expected} bytes of pixels")
-    kind = np.dtype(f"{'<' if little else '>'}{'ui'[header.pixel_representation]}{word}")
-    if not little and word == 1:
-        # PS3.5 A.3: bytes are stored in 16-bit words, and the bytes of each word are swapped
-        swapped = np.frombuffer(data, np.uint16, count=len(data) // 2).byteswap().view(kind)
-        stored = np.append(swapped, np.zeros(1, kind))[: header.rows * header.columns]
+        raise UnreadableDicom("truncated", f"{len(element.value)} of {expected} bytes of pixels")
+    cells = np.dtype(f"{'<' if element.little else '>'}u{word}")
+    if not element.little and word == 1 and element.vr == "OW":
+        # PS3.5 7.3, A.3: 16-bit words have their bytes swapped, also where a word holds two pixels; OB has no words
+        swapped = np.frombuffer(element.value, np.uint16, count=len(element.value) // 2).byteswap().view(cells)
+        stored = np.append(swapped, np.zeros(1, cells))[: header.rows * header.columns]
     else:
-        stored = np.frombuffer(data, kind, count=header.rows * header.columns)
-    stored = stored.reshape(header.rows, header.columns).astype(kind.newbyteorder("="), copy=False)
+        stored = np.frombuffer(element.value, cells, count=header.rows * header.columns)
+    stored = stored.reshape(header.rows, header.columns).astype(cells.newbyteorder("="), copy=False)
     return _within_bits(stored, header)
 
 
-def _within_bits(stored: np.ndarray, header: Header) -> np.ndarray:
+def _within_bits(cells: np.ndarray, header: Header) -> np.ndarray:
+    """From cells to values: (rows, columns) of the header's integer type, for every transfer syntax.
+
+    PS3.5 8.1.1: a value takes the `bits_stored` bits of a cell up to `high_bit`; the other bits are not part of it.
+    """
+    word = header.bits_allocated // 8
+    stored = cells.astype(f"u{word}", copy=False).view(f"{'ui'[header.pixel_representation]}{word}")
     above, unused = header.bits_allocated - 1 - header.high_bit, header.bits_allocated - header.bits_stored
     if not unused:
         return stored
-    # shift up to the top of the word, then down: in a signed type this also extends the sign
+    # shift up to the top of the cell, then down: in a signed type this also extends the sign
     return (stored << above) >> unused
-
-
-def _decompress(data: bytes, header: Header) -> np.ndarray:
-    """Compressed pixels, decoded by the decoders that pydicom finds: (rows, columns) of an integer type."""
-    dataset, _ = parse(data, [*HEADER_TAGS, _PIXEL_DATA])
-    value = dataset.get(_PIXEL_DATA)
-    if value is None or not value.value:
-        raise UnreadableDicom("no_pixels", "the file holds no pixel data")
-    _check_compressed(value.value, header)
-    try:
-        stored = dataset.pixel_array
-    except Exception as error:
-        raise UnreadableDicom("undecodable", f"{type(error).__name__}: {error}") from error
-    if stored.shape != (header.rows, header.columns):
-        raise UnreadableDicom(
-            "bad_value", f"pixels of shape {stored.shape}, the header says {(header.rows, header.columns)}"
-        )
-    return stored
-
-
-def _check_compressed(data: bytes, header: Header) -> None:
-    """Raise UnreadableDicom if a compressed image does not have the size that the header states.
-
-    This comes before decoding, because decoders allocate whatever size the compressed image claims.
-    """
-    try:
-        frame = next(generate_frames(data, number_of_frames=1))
-    except Exception as error:
-        raise UnreadableDicom("undecodable", f"{type(error).__name__}: {error}") from error
-    if header.transfer_syntax == RLELossless:
-        # at worst, a sensible encoder writes two bytes per byte of the image
-        if len(frame) > 2 * header.rows * header.columns * header.bits_allocated // 8 + 64:
-            raise UnreadableDicom("undecodable", "more run-length data than the image can need")
-        return
-    claimed = image_size(frame)
-    if claimed is not None and claimed != (header.rows, header.columns):
-        raise UnreadableDicom(
-            "bad_value", f"a compressed image of {claimed}, the header says {(header.rows, header.columns)}"
-        )
 
 
 def _rescale(header: Header) -> dict[str, float | int]:

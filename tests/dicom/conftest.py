@@ -10,6 +10,7 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
+from benchmarks.decoder import compress as compress_file
 from src.dicom import UnreadableDicom, read_hounsfield
 
 
@@ -53,6 +54,22 @@ def change() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
+def set_bytes() -> Callable[..., None]:
+    """Replace the value of a tag in an Explicit VR Little Endian file by bytes, valid or not."""
+
+    def _set(path: Path, tag: str, value: bytes) -> None:
+        number = pydicom.tag.Tag(tag)
+        name = number.group.to_bytes(2, "little") + number.element.to_bytes(2, "little") + b"DS"
+        data = path.read_bytes()
+        start = data.index(name)
+        end = start + 8 + int.from_bytes(data[start + 6 : start + 8], "little")
+        value += b" " * (len(value) % 2)
+        path.write_bytes(data[:start] + name + len(value).to_bytes(2, "little") + value + data[end:])
+
+    return _set
+
+
+@pytest.fixture(scope="session")
 def rewrite(change: Callable[..., None]) -> Callable[..., None]:
     """Replace a file's pixels, (rows, columns), and set other tags."""
 
@@ -73,3 +90,9 @@ def reason_of() -> Callable[[Path], str]:
         return error.value.reason
 
     return _reason
+
+
+@pytest.fixture(scope="session")
+def compress() -> Callable[[Path, Path, str], None]:
+    """Write a file with its pixels compressed without loss, or by lossy JPEG: (file, new file, GDCM's name)."""
+    return compress_file

@@ -1,3 +1,4 @@
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -99,11 +100,11 @@ def test_reasons_of_pixels(
 # ---- tags that change what pixels mean
 
 
-def test_monochrome1_is_turned_round(ct: Path, change: Callable[..., None]) -> None:
+def test_monochrome1_has_the_same_hu(ct: Path, change: Callable[..., None]) -> None:
+    # PS3.3 C.7.6.3.1.2: it is inverted for display, after the VOI LUT; the rescale is of stored values
     as_it_is = read_hounsfield(ct)
     change(ct, PhotometricInterpretation="MONOCHROME1")
-    # 16-bit signed: the lowest stored value and the highest change places, and so on inwards
-    np.testing.assert_array_equal(read_hounsfield(ct), -1 - (as_it_is + 1024) - 1024)
+    np.testing.assert_array_equal(read_hounsfield(ct), as_it_is)
 
 
 def test_padding_becomes_air(ct: Path, change: Callable[..., None]) -> None:
@@ -201,15 +202,20 @@ def _by_simpleitk(path: Path) -> np.ndarray:
 def _rescaled(path: Path) -> np.ndarray:
     """Stored value x slope + intercept, before repair and padding."""
     stored, header = read_stored(path)
-    if header.photometric_interpretation == "MONOCHROME1":
-        assert header.pixel_representation == 0
-        stored = (1 << header.bits_stored) - 1 - stored.astype(int)
     return stored * header.rescale_slope + header.rescale_intercept
 
 
-def test_a_second_decoder_agrees_on_every_ct_that_pydicom_brings(pydicom_files: list[Path]) -> None:
+def _as_ct(data: bytes) -> bytes:
+    """A file whose Modality says CT, whatever it was, since the reader takes no other."""
+    little, big = rb"\x08\x00\x60\x00(?:CS)?\x02\x00(?:\x00\x00)?", rb"\x00\x08\x00\x60CS\x00\x02"
+    return re.sub(rb"(" + little + rb"|" + big + rb")(?:MR|OT|NM|US)", rb"\1CT", data)
+
+
+def test_a_second_decoder_agrees_on_every_ct_that_pydicom_brings(pydicom_files: list[Path], tmp_path: Path) -> None:
     read, refused = set(), {}
-    for path in pydicom_files:
+    for original in pydicom_files:
+        path = tmp_path / original.name
+        path.write_bytes(_as_ct(original.read_bytes()))
         try:
             ours = _rescaled(path)
         except UnreadableDicom as error:
@@ -217,10 +223,11 @@ def test_a_second_decoder_agrees_on_every_ct_that_pydicom_brings(pydicom_files: 
         else:
             np.testing.assert_array_equal(ours, _by_simpleitk(path))
             read.add(path.name)
-    assert len(read) > 15
+    assert len(read) >= 14
     assert {"CT_small.dcm", "693_J2KI.dcm", "J2K_pixelrep_mismatch.dcm"} <= read
     assert set(refused.values()) <= set(REASONS)
-    assert refused["rtplan.dcm"] == "missing_tag"  # no image
+    assert refused["rtplan.dcm"] == "not_hounsfield"
+    assert refused["6154"] == "not_hounsfield"  # a film, in optical density
     assert refused["SC_rgb_jpeg.dcm"] == "not_a_slice"
 
 
@@ -229,16 +236,29 @@ def test_a_second_decoder_agrees_on_the_real_head_ct(real_head_ct: Path) -> None
         np.testing.assert_array_equal(_rescaled(path), _by_simpleitk(path))
 
 
-@pytest.mark.parametrize("slope", ["1", "0.5", "3"])
+@pytest.mark.parametrize("slope", ["1", "0.5", "3", "-1"])
+@pytest.mark.parametrize("intercept", ["-1024", "-50", "0", "1", "5"])
 @pytest.mark.parametrize("bits", [12, 14, 16])
 @pytest.mark.parametrize("signed", [0, 1])
-def test_a_second_decoder_agrees_on_bits_and_slopes(
-    ct: Path, slope: str, bits: int, signed: int, rewrite: Callable[..., None]
+def test_a_second_decoder_agrees_on_the_final_hu(
+    ct: Path, slope: str, intercept: str, bits: int, signed: int, rewrite: Callable[..., None]
 ) -> None:
     pixels = np.random.default_rng(bits).integers(0, 1 << 16, (32, 32), dtype=np.uint16)
-    tags = {"BitsStored": bits, "HighBit": bits - 1, "PixelRepresentation": signed, "RescaleSlope": slope}
+    tags = {"BitsStored": bits, "HighBit": bits - 1, "PixelRepresentation": signed}
+    rewrite(ct, pixels, PixelPaddingValue=None, RescaleSlope=slope, RescaleIntercept=intercept, **tags)
+    expected = _by_simpleitk(ct)
+    if (slope, bits, signed) == ("1", 12, 0) and intercept in ("0", "1"):  # what the competition's wrapped files have
+        stored = pixels & 0xFFF
+        expected = np.where(stored >= 3096, stored - 4096.0, stored)
+    np.testing.assert_array_equal(read_hounsfield(ct), expected)
+
+
+def test_without_a_wrapped_value_hu_are_as_stated(ct: Path, rewrite: Callable[..., None]) -> None:
+    pixels = np.linspace(0, 3095, 1024).astype(np.uint16).reshape(32, 32)
+    tags = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0, "RescaleIntercept": "1"}
     rewrite(ct, pixels, PixelPaddingValue=None, **tags)
-    np.testing.assert_array_equal(_rescaled(ct), _by_simpleitk(ct))
+    np.testing.assert_array_equal(read_hounsfield(ct), _by_simpleitk(ct))
+    np.testing.assert_array_equal(read_hounsfield(ct), pixels + 1)
 
 
 # every transfer syntax of pydicom's test files, on images that two tags turn into CT slices
@@ -261,7 +281,7 @@ def test_every_transfer_syntax_as_a_second_decoder_reads_it(
     tmp_path: Path, name: str, pydicom_file: Callable[[str], Path], change: Callable[..., None]
 ) -> None:
     path = Path(shutil.copy(pydicom_file(name), tmp_path / "ct.dcm"))
-    change(path, RescaleIntercept="-100", RescaleSlope="2")
+    change(path, RescaleIntercept="-100", RescaleSlope="2", Modality="CT")
     np.testing.assert_array_equal(_rescaled(path), _by_simpleitk(path))
 
 
@@ -269,20 +289,10 @@ def test_every_transfer_syntax_as_a_second_decoder_reads_it(
     "syntax",
     ["JPEGLosslessProcess14_1", "JPEGLSLossless", "JPEG2000Lossless", "RLELossless"],
 )
-def test_compressing_without_loss_changes_nothing(ct: Path, tmp_path: Path, syntax: str) -> None:
-    import gdcm
-
-    change = gdcm.ImageChangeTransferSyntax()
-    reader, writer = gdcm.ImageReader(), gdcm.ImageWriter()
-    reader.SetFileName(str(ct))
-    assert reader.Read()
-    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
-    change.SetInput(reader.GetImage())
-    assert change.Change()
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    writer.SetFileName(str(tmp_path / "compressed.dcm"))
-    assert writer.Write()
+def test_compressing_without_loss_changes_nothing(
+    ct: Path, tmp_path: Path, syntax: str, compress: Callable[[Path, Path, str], None]
+) -> None:
+    compress(ct, tmp_path / "compressed.dcm", syntax)
     stored, header = read_stored(tmp_path / "compressed.dcm")
     assert header.transfer_syntax != read_header(ct).transfer_syntax
     np.testing.assert_array_equal(stored, read_stored(ct)[0])
@@ -304,7 +314,7 @@ def test_a_compressed_image_of_another_size_than_the_header_says(
     reason_of: Callable[[Path], str],
 ) -> None:
     path = Path(shutil.copy(pydicom_file(name), tmp_path / "ct.dcm"))
-    change(path, RescaleIntercept="0", Rows=_rows(path) - 1)
+    change(path, RescaleIntercept="0", Modality="CT", Rows=_rows(path) - 1)
     assert reason_of(path) == "bad_value"
 
 
@@ -312,5 +322,5 @@ def test_more_run_length_data_than_an_image_needs(
     tmp_path: Path, pydicom_file: Callable[[str], Path], change: Callable[..., None], reason_of: Callable[[Path], str]
 ) -> None:
     path = Path(shutil.copy(pydicom_file("MR_small_RLE.dcm"), tmp_path / "ct.dcm"))
-    change(path, RescaleIntercept="0", Rows=8, Columns=8)
+    change(path, RescaleIntercept="0", Modality="CT", Rows=8, Columns=8)
     assert reason_of(path) == "undecodable"

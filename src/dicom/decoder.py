@@ -1,0 +1,228 @@
+"""Decoding of compressed images, in a process of its own.
+
+Decoders are C++ libraries that a damaged file can make abort, crash or run for ever. The death of that process costs
+one file; the next file starts another. It keeps running between files and shares memory with its parent, so that a
+sound image costs two copies and a short message each way.
+"""
+
+import atexit
+import contextlib
+import json
+import logging
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import warnings
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom.encaps import encapsulate
+from pydicom.pixels import get_decoder
+from pydicom.uid import UID, JPEG2000TransferSyntaxes
+
+from src.dicom.file import MAX_BYTES, UnreadableDicom
+from src.dicom.header import MAX_PIXELS
+
+_MAX_SECONDS = 60  # of one image; the slowest decoder takes 0.1 s for 512 x 512
+_MAX_MEMORY = 1 << 30  # bytes that decoding may take beyond what the libraries themselves do
+_SHARED = (
+    MAX_BYTES + 4 * MAX_PIXELS
+)  # bytes of shared memory, taken as they are used: a compressed image, then its cells
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a decoder has to know besides the compressed image."""
+
+    transfer_syntax: str
+    rows: int
+    columns: int
+    bits_allocated: int
+    precision: int  # bits of a sample in the compressed image
+
+
+def decode(frame: bytes, layout: Layout) -> np.ndarray:
+    """Decode a compressed monochrome image: (rows, columns) of an unsigned type, the cells as the decoder gives them.
+
+    It runs in this process's decoder process, which the first call starts. Raises UnreadableDicom ("undecodable") if
+    the decoder refuses the image, dies, or takes more than a minute, and OSError where no process can be started.
+    """
+    with _lock:
+        return _process().decode(frame, layout)
+
+
+def decode_here(frame: bytes, layout: Layout) -> np.ndarray:
+    """Decode like `decode`, but in this process. Raises what the decoder raises, and may end the process."""
+    uid = UID(layout.transfer_syntax)
+    plugin = "pylibjpeg" if uid in JPEG2000TransferSyntaxes or uid.name.startswith("High-Throughput") else "gdcm"
+    if uid.name.startswith("RLE"):
+        plugin = "pydicom"
+    image: dict[str, Any] = {
+        "rows": layout.rows,
+        "columns": layout.columns,
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "photometric_interpretation": "MONOCHROME2",
+        "bits_allocated": layout.bits_allocated,
+        "bits_stored": layout.precision,
+        "pixel_keyword": "PixelData",
+        # cells, not values: `pixels` takes the bits and the sign out of them in the same way for all transfer syntaxes
+        "pixel_representation": 0,
+        "apply_jls_sign_correction": False,
+        "apply_j2k_sign_correction": False,
+        "correct_unused_bits": False,
+    }
+    decoder = get_decoder(uid)
+    pixels, _ = decoder.as_array(encapsulate([frame]), index=0, raw=True, decoding_plugin=plugin, **image)
+    return np.ascontiguousarray(pixels.view(f"u{pixels.dtype.itemsize}"))
+
+
+def serve(messages: int, memory: int) -> None:
+    """Decode what is asked for until the other end of a socket closes. This is what the decoder process does.
+
+    messages, memory: file descriptors of the socket, and of the memory that holds compressed images and takes cells.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):  # it ends with the process that it works for
+        signal.signal(number, signal.SIG_IGN)
+    warnings.simplefilter("ignore")
+    logging.disable()
+    shared, connection = mmap.mmap(memory, _SHARED), Connection(messages)
+    _limit_memory()
+    with contextlib.suppress(EOFError, OSError):
+        connection.send_bytes(b"ready")
+        while True:
+            length, layout = json.loads(connection.recv_bytes())
+            signal.alarm(_MAX_SECONDS)  # ends this process
+            try:
+                pixels = decode_here(shared[:length], Layout(**layout))
+                np.frombuffer(shared, pixels.dtype, pixels.size, MAX_BYTES)[:] = pixels.ravel()
+            except Exception as error:  # noqa: BLE001 - whatever a decoder raises is its answer
+                answer: dict[str, object] = {"error": _in_words(error)}
+            else:
+                answer = {"kind": pixels.dtype.str, "shape": pixels.shape}
+            signal.alarm(0)
+            connection.send_bytes(json.dumps(answer).encode())
+
+
+def _in_words(error: Exception) -> str:
+    # pydicom's frame around what a decoder says; GDCM says nothing, and returns nothing
+    said = str(error).removeprefix("Unable to decode as exceptions were raised by all available plugins:").strip()
+    return "gdcm: no pixels" if "NoneType" in said else f"{type(error).__name__}: {said}"
+
+
+def _limit_memory() -> None:
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
+    if pages:
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + _MAX_MEMORY, most))
+
+
+class _Process:
+    """A running decoder process, the socket to it, and the memory that it shares with this one."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        memory = os.memfd_create("decoder")
+        os.truncate(memory, _SHARED)
+        self._shared = mmap.mmap(memory, _SHARED)
+        # what libraries print: it belongs into the message, not into the middle of ours
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
+        package = str(Path(__file__).parents[2])
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - this interpreter
+                [sys.executable, "-c", f"from {__name__} import serve; serve({theirs.fileno()}, {memory})"],
+                pass_fds=[theirs.fileno(), memory],
+                stdin=subprocess.DEVNULL,
+                stdout=self._printed,
+                stderr=self._printed,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])},
+            )
+        os.close(memory)
+        self._connection = Connection(ours.detach())
+        try:
+            self._connection.recv_bytes()
+        except (EOFError, OSError) as error:
+            raise ChildProcessError(f"the process that decodes images did not start: {self._said()}") from error
+
+    def decode(self, frame: bytes, layout: Layout) -> np.ndarray:
+        self._printed.truncate(0)
+        try:
+            self._shared[: len(frame)] = frame
+            self._connection.send_bytes(json.dumps([len(frame), asdict(layout)]).encode())
+            answer = json.loads(self._connection.recv_bytes())
+            if "error" not in answer:
+                rows, columns = answer["shape"]
+                cells = np.frombuffer(self._shared, answer["kind"], rows * columns, MAX_BYTES)
+                return cells.reshape(rows, columns).copy()
+            message = answer["error"]
+        except (EOFError, OSError):
+            message = self._how_it_ended()
+        except BaseException:  # a signal's, between question and answer
+            self.close()
+            raise
+        said = self._said()
+        raise UnreadableDicom("undecodable", f"{message} ({said})" if said else message)
+
+    def _how_it_ended(self) -> str:
+        status = self._process.wait()
+        self.close()
+        if status == -signal.SIGALRM:
+            return f"the decoder took more than {_MAX_SECONDS} s"
+        how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+        return f"the decoder was ended {how}"
+
+    def _said(self) -> str:
+        """What the process printed, shortened; afterwards it counts as read."""
+        self._printed.seek(0)
+        text = " ".join(self._printed.read(4096).decode(errors="replace").split())
+        self._printed.seek(0)
+        self._printed.truncate(0)
+        return text if len(text) <= 300 else f"{text[:300]}..."
+
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """End the process, if it still runs."""
+        self._connection.close()
+        self._process.kill()
+        self._process.wait()
+
+
+_lock = threading.Lock()
+_started: _Process | None = None
+_inherited: _Process | None = None  # of the process that forked this one; kept, because dropping it would reach for it
+
+
+def _process() -> _Process:
+    global _started
+    if _started is None or not _started.runs():
+        if _started is None:
+            atexit.register(_end)
+        _started = _Process()
+    return _started
+
+
+def _end() -> None:
+    if _started is not None:
+        _started.close()
+
+
+def _after_fork() -> None:
+    """A forked process starts a decoder of its own: two must not talk to one."""
+    global _lock, _started, _inherited
+    _lock, _started, _inherited = threading.Lock(), None, _started
+    atexit.unregister(_end)
+
+
+os.register_at_fork(after_in_child=_after_fork)

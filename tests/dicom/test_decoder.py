@@ -1,0 +1,154 @@
+"""Compressed images are decoded in a process of their own, whose death costs one file."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pydicom
+import pytest
+from pydicom.encaps import generate_frames
+
+from src.dicom import UnreadableDicom, decoder, read_stored
+from src.dicom.decoder import Layout, decode
+from src.errors import Stopped
+
+CASES = Path(__file__).parent / "cases"
+JPEG_LS, JPEG_LOSSLESS = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.70"
+
+
+def _frame(path: Path) -> bytes:
+    return next(generate_frames(pydicom.dcmread(path).PixelData, number_of_frames=1))
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> tuple[bytes, np.ndarray]:
+    """A compressed image, and its cells."""
+    data = (CASES / "nodelim_jls_u12_p12.dcm").read_bytes()
+    whole = tmp_path / "whole.dcm"
+    whole.write_bytes(data + b"\xfe\xff\xdd\xe0\0\0\0\0")
+    return _frame(whole), read_stored(whole)[0]
+
+
+def _decode(frame: bytes) -> np.ndarray:
+    return decode(frame, Layout(JPEG_LS, 64, 64, 16, 12))
+
+
+def _processes() -> list[psutil.Process]:
+    alive = [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+    return [each for each in alive if "decoder import serve" in " ".join(each.cmdline())]
+
+
+@pytest.mark.parametrize(("name", "syntax"), [("abort_jls", JPEG_LS), ("segv_jll", JPEG_LOSSLESS)])
+def test_a_decoder_that_dies_costs_one_file(name: str, syntax: str, sound: tuple[bytes, np.ndarray]) -> None:
+    # as if its header had passed for a sound one
+    with pytest.raises(UnreadableDicom, match=r"the decoder was ended by SIG|Error") as refused:
+        decode(_frame(CASES / f"{name}.dcm"), Layout(syntax, 64, 64, 16, 12))
+    assert refused.value.reason == "undecodable"
+    np.testing.assert_array_equal(_decode(sound[0]), sound[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGALRM])
+def test_however_it_ends(number: signal.Signals, sound: tuple[bytes, np.ndarray]) -> None:
+    _decode(sound[0])
+    (process,) = _processes()
+    process.suspend()  # in the middle of an image
+    ender = subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -{number.value} {process.pid}; kill -CONT {process.pid}"])
+    expected = "took more than 60 s" if number == signal.SIGALRM else f"ended by {number.name}"
+    with pytest.raises(UnreadableDicom, match=expected):
+        _decode(sound[0])
+    ender.wait()
+    np.testing.assert_array_equal(_decode(sound[0]), sound[1])
+    assert _processes()[0].pid != process.pid
+
+
+def test_it_stays_for_the_next_file_and_obeys_its_own_process_alone(sound: tuple[bytes, np.ndarray]) -> None:
+    _decode(sound[0])
+    (process,) = _processes()
+    for number in (signal.SIGINT, signal.SIGTERM):  # as a terminal or a scheduler sends them to all
+        process.send_signal(number)
+    np.testing.assert_array_equal(_decode(sound[0]), sound[1])
+    assert _processes() == [process]
+
+
+def test_what_a_decoder_prints_is_in_the_message(
+    capfd: pytest.CaptureFixture[str], sound: tuple[bytes, np.ndarray]
+) -> None:
+    with pytest.raises(UnreadableDicom, match=r"SIGABRT \(terminate called after throwing .*\)$"):
+        _decode(_frame(CASES / "abort_jls.dcm"))
+    with pytest.raises(UnreadableDicom, match=r"^gdcm: no pixels$"):  # nothing of the file before
+        _decode(sound[0][: len(sound[0]) // 2])
+    jpeg_2000 = _frame(CASES / "j2k_junk_p16_u12.dcm")
+    with pytest.raises(UnreadableDicom, match=r"^RuntimeError: pylibjpeg: .* failed to decode image$"):
+        decode(jpeg_2000[:600], Layout("1.2.840.10008.1.2.4.90", 64, 64, 16, 16))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_stop_between_question_and_answer_mixes_nothing_up(
+    sound: tuple[bytes, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _decode(sound[0])
+
+    def stop(data: str) -> None:
+        raise Stopped("SIGTERM")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decoder.json, "loads", stop)
+        with pytest.raises(Stopped):
+            _decode(sound[0])
+    np.testing.assert_array_equal(_decode(sound[0]), sound[1])
+
+
+def _in_a_fork(frame: bytes, expected: np.ndarray) -> None:
+    for _ in range(20):
+        assert (_decode(frame) == expected).all()
+
+
+def test_forked_processes_have_their_own(sound: tuple[bytes, np.ndarray]) -> None:
+    _decode(sound[0])  # one to inherit
+    context = multiprocessing.get_context("fork")
+    forks = [context.Process(target=_in_a_fork, args=sound) for _ in range(2)]
+    for each in forks:
+        each.start()
+    _in_a_fork(*sound)
+    for each in forks:
+        each.join()
+    assert [each.exitcode for each in forks] == [0, 0]
+
+
+@pytest.mark.parametrize("how", ["", "; os._exit(0)", "; os.kill(os.getpid(), 9)"])
+def test_it_ends_with_the_process_that_started_it(how: str, repository: Path) -> None:
+    script = (
+        "import os, psutil, sys; from pathlib import Path; from src.dicom import read_stored; "
+        f"read_stored(Path({str(CASES / 'j2k_junk_p16_u12.dcm')!r})); "
+        f"print(psutil.Process().children()[0].pid, flush=True){how}"
+    )
+    printed = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True)
+    assert printed.stderr == ""
+    for _ in range(100):
+        if not psutil.pid_exists(int(printed.stdout)):
+            return
+        time.sleep(0.05)
+    pytest.fail("the decoder goes on")
+
+
+def test_a_process_that_cannot_start_is_no_fault_of_the_file(
+    sound: tuple[bytes, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder, "_started", None)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(OSError, match="did not start"):
+        _decode(sound[0])
+
+
+def test_memory_is_limited(sound: tuple[bytes, np.ndarray]) -> None:
+    _decode(sound[0])
+    (process,) = _processes()
+    soft, _ = process.rlimit(psutil.RLIMIT_AS)
+    assert process.memory_info().vms < soft < process.memory_info().vms + (2 << 30)
+    assert os.getpid() == process.ppid()
