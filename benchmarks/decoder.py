@@ -3,7 +3,7 @@
     python -m benchmarks.decoder --head-ct FOLDER
 
 FOLDER: the DICOM files of one head CT, which GDCM compresses; without it, a generated one. The two ways take turns with
-all slices; medians over slices and rounds, from a file in memory to its stored values, the start of the process left out.
+all slices; medians over slices and rounds, from a file in memory to its stored values, without the process's start.
 """
 
 import argparse

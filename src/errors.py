@@ -52,9 +52,15 @@ class Stopped(BaseException):
     """
 
 
+def shortened(text: object, most: int = 200) -> str:
+    """A text for an error's one line, cut where it is longer than a line should be."""
+    line = str(text)
+    return line if len(line) <= most else f"{line[:most]}..."
+
+
 def first_few(items: Iterable[object], limit: int = 3) -> str:
     """Name the first few of many things for an error's one line: `a, b, c and 7 more`."""
-    names = [str(item) for item in items]
+    names = [shortened(item, 120) for item in items]
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 

@@ -5,6 +5,8 @@ Source: DICOM PS3.3 C.7.6.2.1.1 (Image Position and Image Orientation).
 
 import numpy as np
 
+PARALLEL_DEGREES = 1.0  # normals that are closer than this are of parallel planes
+
 
 def slice_normals(orientations: np.ndarray) -> np.ndarray:
     """Unit normals of slices: (N, 6) direction cosines of rows and columns -> (N, 3); NaN where they span no plane."""
@@ -21,6 +23,32 @@ def positions_along_normal(positions: np.ndarray, orientations: np.ndarray) -> n
     between slice planes, with gantry tilt too.
     """
     return np.einsum("nk,nk->n", positions, slice_normals(orientations))
+
+
+def parallel_groups(orientations: np.ndarray) -> np.ndarray:
+    """Which slices of a series are parallel: (N, 6) direction cosines -> (N,) integers, 0 for the largest group.
+
+    A series in the sense of this project has parallel planes, with normals that point the same way: a localizer that
+    shares a SeriesInstanceUID with axial slices is a group by itself. Slices of unknown orientation are in group 0.
+    """
+    normals = np.round(slice_normals(orientations), 4)  # equal ones are compared once
+    known = np.flatnonzero(np.isfinite(normals).all(axis=1))
+    groups = np.zeros(len(normals), dtype=np.int64)
+    if not len(known) or (normals[known] == normals[known[0]]).all():
+        return groups
+    unique, inverse, counts = np.unique(normals[known], axis=0, return_inverse=True, return_counts=True)
+    parallel = unique @ unique.T > np.cos(np.radians(PARALLEL_DEGREES))
+    group_of = np.full(len(unique), -1)
+    number = 0
+    for first in np.argsort(-counts, kind="stable"):
+        if group_of[first] < 0:
+            group_of[parallel[first] & (group_of < 0)] = number
+            number += 1
+    sizes = np.bincount(group_of, weights=counts)
+    rank = np.empty(number, dtype=np.int64)
+    rank[np.argsort(-sizes, kind="stable")] = np.arange(number)
+    groups[known] = rank[group_of[inverse.ravel()]]
+    return groups
 
 
 def gantry_tilt(positions: np.ndarray, orientation: np.ndarray) -> float:

@@ -7,13 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.ct.geometry import positions_along_normal
+from src.ct.geometry import parallel_groups, positions_along_normal
 from src.ct.series import Series
 from src.dicom.file import UnreadableDicom
 from src.dicom.header import Header
 from src.dicom.pixels import clipped_hounsfield_of, read_stored
-
-_SAME_ORIENTATION = 2  # decimals of direction cosines: half a degree apart is another orientation
 
 
 class PassedOver(NamedTuple):
@@ -30,6 +28,7 @@ class _Slice(NamedTuple):
     id: str
     pixels: np.ndarray  # int16 HU, clipped to HU_RANGE
     z: float
+    orientation: tuple[float, ...]
 
 
 def find_series(paths: Iterable[Path | str]) -> tuple[list[Series], list[PassedOver]]:
@@ -40,13 +39,14 @@ def find_series(paths: Iterable[Path | str]) -> tuple[list[Series], list[PassedO
     order along the normal, those without a position last. A slice without a SeriesInstanceUID is a series by itself.
     Series come in the order in which their first file does.
     """
-    slices: dict[tuple[object, ...], list[_Slice]] = defaultdict(list)
+    slices: dict[str, list[_Slice]] = defaultdict(list)
     seen: dict[str, Path] = {}
     passed_over = []
     for path in _files(paths):
         try:
             stored, header = read_stored(path)
-            found = _Slice(header.SOPInstanceUID or str(path), clipped_hounsfield_of(stored, header), _position(header))
+            pixels = clipped_hounsfield_of(stored, header)
+            found = _Slice(header.SOPInstanceUID or str(path), pixels, _position(header), header.orientation)
         except UnreadableDicom as error:
             passed_over.append(PassedOver(path, error.reason, str(error)))
             continue
@@ -54,9 +54,8 @@ def find_series(paths: Iterable[Path | str]) -> tuple[list[Series], list[PassedO
         if first != path:
             passed_over.append(PassedOver(path, "duplicate", f"the same SOPInstanceUID as {first}"))
             continue
-        uid = header.SeriesInstanceUID or str(path)
-        slices[uid, *np.round(header.orientation, _SAME_ORIENTATION).tolist()].append(found)
-    return [_in_order(each) for each in slices.values()], passed_over
+        slices[header.SeriesInstanceUID or str(path)].append(found)
+    return [_in_order(each) for same_uid in slices.values() for each in _parallel(same_uid)], passed_over
 
 
 def _files(paths: Iterable[Path | str]) -> Iterator[Path]:
@@ -70,6 +69,12 @@ def _files(paths: Iterable[Path | str]) -> Iterator[Path]:
 def _position(header: Header) -> float:
     """Where a slice lies along its normal in mm; NaN where the header does not say."""
     return float(positions_along_normal(np.array([header.position]), np.array([header.orientation]))[0])
+
+
+def _parallel(slices: list[_Slice]) -> Iterator[list[_Slice]]:
+    groups = parallel_groups(np.array([each.orientation for each in slices]))
+    for number in range(groups.max() + 1):
+        yield [each for each, group in zip(slices, groups, strict=True) if group == number]
 
 
 def _in_order(slices: list[_Slice]) -> Series:

@@ -34,7 +34,7 @@ PIXELS_PER_FILE = 1 << 26  # 256 slices of 512 x 512; a longer series is split i
 # For the check of free disk space: a slice of 512 x 512 takes 82 KiB on a real head CT, up to 95 on noisy ones
 BYTES_PER_PIXEL = 95 * 1024 / (512 * 512)
 
-_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.~-]{0,99}")
 _BLOCK_BYTES = 64 * 1024  # fits a core's cache, so that decompression stays within it
 _CHECKSUM = re.compile(rb"xxh3:([0-9a-f]{16})")
 _UNSET = b"xxh3:" + b"0" * 16
@@ -85,8 +85,9 @@ def pixel_hash(stored: np.ndarray) -> str:
 
 def series_file(series_uid: str, rows: int, columns: int, part: int = 0) -> str:
     """The name of a series' file. Slices whose size differs from the rest of their series have their own file."""
-    # a UID comes unchecked from the header, and must not lead out of the folder
-    name = series_uid if _SAFE_NAME.fullmatch(series_uid) else hashlib.sha256(series_uid.encode()).hexdigest()[:32]
+    # a UID comes unchecked from the header, and must lead neither out of the folder nor to another's file
+    safe = _SAFE_NAME.fullmatch(series_uid)
+    name = series_uid if safe else f"sha256={hashlib.sha256(series_uid.encode()).hexdigest()}"
     return f"{name}_{rows}x{columns}{f'.part{part}' if part else ''}{SUFFIX}"
 
 

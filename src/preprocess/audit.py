@@ -19,6 +19,7 @@ from src.files.atomic import replacing
 from src.files.layout import Layout
 from src.files.tables import read_csv, read_table
 from src.labels import LABELS, SUBTYPES
+from src.preprocess.dicom_to_dataframe import SET_APART
 from src.preprocess.make_folds import MIN_BRAIN_FRACTION
 
 # A gap is more than this many times the series' median distance between adjacent slices: a slice is missing there, or
@@ -27,6 +28,7 @@ GAP = 1.5
 SAME_POSITION_MM = 0.001  # slices of a series that are closer than this have the same position
 
 _TAGS = ("ID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "z", "reason")
+_GEOMETRY = {"position": "position_x", "orientation": "row_cosine_x", "pixel spacing": "row_spacing"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def audit(train: AuditedSplit, test: AuditedSplit) -> dict[str, Any]:
         },
         "labels": label_conflicts(train),
         "series": {name: series_positions(split.slices) for name, split in splits.items()},
+        "slices_without": {name: absent_geometry(split.slices) for name, split in splits.items()},
         "prevalence": prevalence(train.slices),
         "rejected": {name: dict(Counter(split.rejected["reason"])) for name, split in splits.items()},
     }
@@ -90,7 +93,10 @@ def label_conflicts(train: AuditedSplit) -> dict[str, int]:
 
 
 def series_positions(slices: pd.DataFrame) -> dict[str, int]:
-    """Count series, and those with missing positions, duplicate positions, gaps or slices of several patients."""
+    """Count series, and those with missing positions, duplicate positions, gaps or slices of several patients.
+
+    Series that were set apart, because their slices are not parallel to the others of their UID, are counted too.
+    """
     ordered = slices.sort_values(["SeriesInstanceUID", "z"])
     series = ordered.groupby("SeriesInstanceUID")
     gap = series["z"].diff()
@@ -101,7 +107,13 @@ def series_positions(slices: pd.DataFrame) -> dict[str, int]:
         "with_duplicate_positions": int(ordered.loc[gap < SAME_POSITION_MM, "SeriesInstanceUID"].nunique()),
         "with_gaps": int(ordered.loc[gap > GAP * usual, "SeriesInstanceUID"].nunique()),
         "of_several_patients": int((series["PatientID"].nunique() > 1).sum()),
+        "set_apart": sum(SET_APART in uid for uid in series.groups),
     }
+
+
+def absent_geometry(slices: pd.DataFrame) -> dict[str, int]:
+    """Count slices whose position, orientation or pixel spacing is absent, or malformed and so taken as absent."""
+    return {name: int(slices[column].isna().sum()) for name, column in _GEOMETRY.items()}
 
 
 def prevalence(slices: pd.DataFrame) -> dict[str, dict[str, float]]:
@@ -128,7 +140,8 @@ def report(found: dict[str, Any]) -> str:
         lines.append(
             f"{split}: {series['series']} series, {series['with_missing_positions']} with missing positions, "
             f"{series['with_duplicate_positions']} with duplicate positions, {series['with_gaps']} with gaps, "
-            f"{series['of_several_patients']} of several patients; rejected slices: {rejects or 'none'}"
+            f"{series['of_several_patients']} of several patients, {series['set_apart']} set apart as not parallel to "
+            f"the rest; slices without {_counted(found['slices_without'][split])}; rejected slices: {rejects or 'none'}"
         )
     table = pd.DataFrame(found["prevalence"]).T.astype({"slices": int, "patients": int})
     table[list(LABELS)] *= 100
@@ -138,7 +151,8 @@ def report(found: dict[str, Any]) -> str:
 def read_audited_split(layout: Layout, name: str) -> AuditedSplit:
     """Read the preprocessed "train" or "test" set. Raises UserError if any part of it is missing."""
     labels = LABELS if name == "train" else ()
-    table = read_table(layout.table(name), (*_TAGS, *labels), step="preprocess")[[*_TAGS, *labels]]
+    columns = [*_TAGS, *_GEOMETRY.values(), *labels]
+    table = read_table(layout.table(name), columns, step="preprocess")[columns]
     index = read_table(layout.store(name) / "index.parquet", ("ID", "pixel_hash", "brain_share"), step="preprocess")
     slices = table.merge(index[["ID", "pixel_hash", "brain_share"]], on="ID", validate="one_to_one")
     if name == "train":
@@ -165,6 +179,10 @@ def _shared(one: pd.DataFrame, other: pd.DataFrame, what: str) -> dict[str, Any]
 
 def _named(values: pd.Index) -> dict[str, Any]:
     return {"count": len(values), "examples": sorted(values)[:10]}
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{what} {count}" for what, count in counts.items())
 
 
 def _counts(found: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from src.arguments import Parser
-from src.ct.geometry import positions_along_normal
+from src.ct.geometry import parallel_groups, positions_along_normal
 from src.dicom import Header, UnreadableDicom, read_header
 from src.dicom.sources import Source, find_slices, require_folder, source_columns
 from src.errors import UserError, run_command
@@ -18,6 +18,7 @@ from src.files.tables import write_table
 from src.preprocess.engine import add_engine_arguments, engine_arguments, run_tasks
 
 HEADERS_PER_TASK = 256
+SET_APART = "~"  # between a SeriesInstanceUID and the number of a group of slices that are not parallel to the others
 
 _POSITION = ["position_x", "position_y", "position_z"]
 _ORIENTATION = [f"{line}_cosine_{axis}" for line in ("row", "column") for axis in "xyz"]
@@ -27,6 +28,23 @@ def read_headers(ids: list[str], sources: list[Source]) -> pd.DataFrame:
     """Read the headers of some slices: a row per ID; `reason` and `message` are empty if the header is usable."""
     require_folder(sources)
     return pd.DataFrame(list(_header_rows(ids, sources))).assign(**source_columns(sources))
+
+
+def part_series(table: pd.DataFrame) -> pd.DataFrame:
+    """Give slices that are not parallel to most of their series a series of their own.
+
+    A localizer often shares a SeriesInstanceUID with the slices that it plans, but is no neighbour of any. The largest
+    group of parallel slices keeps the UID, the next is `<UID>~2`, and so on.
+    """
+    usable = table["reason"] == ""
+    orientations = table[_ORIENTATION].to_numpy(dtype=float)
+    uids = table["SeriesInstanceUID"].to_numpy(dtype=object).copy()
+    for uid, rows in table.index[usable].groupby(table.loc[usable, "SeriesInstanceUID"]).items():
+        at = table.index.get_indexer(rows)
+        groups = parallel_groups(orientations[at])
+        for number in range(1, groups.max() + 1):
+            uids[at[groups == number]] = f"{uid}{SET_APART}{number + 1}"
+    return table.assign(SeriesInstanceUID=uids)
 
 
 def place_slices(table: pd.DataFrame) -> pd.DataFrame:
@@ -64,7 +82,7 @@ def dicom_to_dataframe(csv: Path, images: Path, *, test: bool = False, **engine:
     joined = table.merge(pd.concat(headers, ignore_index=True), on="ID", validate="one_to_one")
     if (joined["reason"] == "missing_file").all():
         raise UserError(f"{images} holds none of the {len(ids)} slices that {csv} names, {ids[0]}.dcm for one")
-    return place_slices(joined), repeated
+    return place_slices(part_series(joined)), repeated
 
 
 def _header_rows(ids: list[str], sources: list[Source]) -> Iterator[dict[str, object]]:

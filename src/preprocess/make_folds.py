@@ -25,15 +25,21 @@ def make_folds(table: pd.DataFrame, *, n_folds: int = 5, seed: int = 0) -> pd.Da
     The unit is a group of patients linked by identical slices or a study, usually one patient. Groups are assigned
     label by label, the rarest label first and the group with most of it first; groups without a bleed come last. Each
     goes to the fold that makes the folds most equal in every label and in the number of slices, each measured as a
-    fraction of its total. `seed` breaks ties.
+    fraction of its total. `seed` breaks ties. Where a PatientID is empty, the study stands for the patient, in the
+    result too.
 
     Raises UserError if there are fewer groups than folds.
     """
+    table = table.assign(PatientID=patients_or_studies(table))
     groups = linked_patients(table)
     n_groups = int(groups.max()) + 1 if len(groups) else 0
     if n_groups < n_folds:
+        unknown = int((table["PatientID"] == "").sum())
+        why = (
+            f" ({unknown} slices have neither a PatientID nor a StudyInstanceUID, and count as one)" if unknown else ""
+        )
         raise UserError(
-            f"{n_groups} groups of patients cannot fill {n_folds} folds; give more patients or make fewer folds"
+            f"{n_groups} groups of patients cannot fill {n_folds} folds{why}; give more patients or make fewer folds"
         )
     counted = [np.bincount(groups, weights=table[label], minlength=n_groups) for label in LABELS]
     counted.append(np.bincount(groups, minlength=n_groups).astype(float))
@@ -59,6 +65,16 @@ def make_folds(table: pd.DataFrame, *, n_folds: int = 5, seed: int = 0) -> pd.Da
             "fold": fold_of[groups].astype(np.int8),
         }
     )
+
+
+def patients_or_studies(table: pd.DataFrame) -> pd.Series:
+    """PatientIDs, and the study in the place of empty ones, which would otherwise be one patient: (N,).
+
+    Slices without either stay together, since any of them may be of the same patient.
+    """
+    patients = table["PatientID"].fillna("").astype(str)
+    studies = table["StudyInstanceUID"].fillna("").astype(str) if "StudyInstanceUID" in table else ""
+    return patients.where(patients.str.strip() != "", studies)
 
 
 def linked_patients(table: pd.DataFrame) -> np.ndarray:
@@ -117,7 +133,9 @@ def main() -> None:
     stored = table.merge(index[["ID", "pixel_hash", "brain_share"]], on="ID", validate="one_to_one")
     folds = make_folds(stored, n_folds=args.folds, seed=args.seed)
     write_table(folds, args.output)
-    print(f"{args.output}: {len(folds)} slices of {folds['PatientID'].nunique()} patients")
+    replaced = int((stored["PatientID"] == "").sum())
+    note = f"; the study stands for the patient of {replaced} slices without a PatientID" if replaced else ""
+    print(f"{args.output}: {len(folds)} slices of {folds['PatientID'].nunique()} patients{note}")
     counts = stored[list(LABELS)].assign(slices=1).groupby(folds["fold"]).sum()
     print(counts[["slices", *LABELS]].to_string())
 

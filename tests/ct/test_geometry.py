@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.ct.geometry import gantry_tilt, positions_along_normal, slice_normals
+from src.ct.geometry import gantry_tilt, parallel_groups, positions_along_normal, slice_normals
 from src.ct.series import slice_gaps
 from src.dicom import read_header
 
@@ -51,3 +51,19 @@ def test_the_real_head_ct(real_head_ct: Path) -> None:
     assert set(table_steps.round(2)) == {1.14, 4.22, 7.38}
     gaps = slice_gaps(positions_along_normal(positions, orientations))
     np.testing.assert_allclose(gaps, table_steps * np.cos(np.radians(18.5)), atol=1e-3)  # planes are closer than steps
+
+
+def test_parallel_groups() -> None:
+    axial, tilted = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, np.cos(0.3), -np.sin(0.3)]
+    sagittal, upside_down = [0, 1, 0, 0, 0, -1], [1, 0, 0, 0, -1, 0]
+    unknown = [np.nan] * 6
+    nearly = [1, 0, 0, 0, np.cos(0.001), np.sin(0.001)]
+    turned = [0, 1, 0, -1, 0, 0]  # within the plane
+    assert parallel_groups(np.array([axial, nearly, turned, unknown])).tolist() == [0, 0, 0, 0]
+    found = parallel_groups(
+        np.array([sagittal, axial, tilted, tilted, upside_down, axial, axial, unknown], dtype=float)
+    )
+    assert found.tolist()[1:4] == [0, 1, 1]
+    assert found.tolist()[5:] == [0, 0, 0]
+    assert sorted([found[0], found[4]]) == [2, 3]
+    assert parallel_groups(np.full((3, 6), np.nan)).tolist() == [0, 0, 0]

@@ -71,3 +71,9 @@ def test_folders_are_searched_at_any_depth(three: list[Path], tmp_path: Path) ->
         shutil.move(path, deep)
     assert [len(each) for each in find_series([str(tmp_path / "disk")])[0]] == [3]
     assert find_series([tmp_path / "nothing"])[0] == []
+
+
+def test_nearly_parallel_slices_are_one_series(three: list[Path], change: Callable[..., None]) -> None:
+    # scanners write the same orientation with other last digits
+    change(three[1], ImageOrientationPatient=[1, 0, 0, 0, 0.99998, 0.005])
+    assert [len(each) for each in find_series(three)[0]] == [3]

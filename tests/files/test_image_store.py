@@ -206,6 +206,9 @@ def test_no_series_uid_leads_out_of_the_folder(uid: str) -> None:
     assert not name.startswith(".")
     assert len(name) < 120
     assert name != series_file(uid + "y", 512, 512)
+    # nor may a UID be made that leads to the file of another
+    assert series_file(name.split("_512")[0], 512, 512) != name
+    assert series_file("1.2~2", 8, 8) == "1.2~2_8x8.b2nd"
 
 
 def test_usual_uids_stay_readable() -> None:

@@ -46,3 +46,24 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="lacks the columns ID"):
         read_csv(tmp_path / "t.csv", ["ID"])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ID,Label\na,0,5\nb,0,5\n", "row 2 has more fields than the header; expected as many .*commas"),
+        ("ID,Label\na,0\nb,0,5\n", "Expected 2 fields in line 3, saw 3"),
+        ("ID,Label\na,0\nb,1\n" + "\0" * 5000, "is damaged: a zero byte at 17"),
+        ('ID,Label\n"a,0\n' + "b" * 5000, "not a readable CSV"),
+    ],
+)
+def test_csv_files_that_are_something_else(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(UserError, match=words) as refused:
+        read_csv(tmp_path / "t.csv", ["ID", "Label"])
+    assert len(str(refused.value)) < 500
+
+
+def test_an_empty_field_too_many_is_harmless(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("ID,Label\na,0,\nb,1,\n")
+    assert read_csv(tmp_path / "t.csv", ["ID", "Label"])["Label"].tolist() == [0, 1]

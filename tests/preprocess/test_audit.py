@@ -24,6 +24,7 @@ def _slices(n: int, **columns: object) -> pd.DataFrame:
         "StudyInstanceUID": [f"st{i}" for i in numbers],
         "SeriesInstanceUID": [f"se{i}" for i in numbers],
         "z": np.arange(n, dtype=float),
+        **dict.fromkeys(("position_x", "row_cosine_x", "row_spacing"), 1.0),
         "pixel_hash": [f"h{i}" for i in numbers],
         "brain_share": 0.3,
         "fold": np.arange(n) % 2,
@@ -45,7 +46,7 @@ def test_sound_data() -> None:
     assert not any(found["labels"].values())
     assert found["series"]["train"] == {
         "series": 4, "with_missing_positions": 0, "with_duplicate_positions": 0, "with_gaps": 0,
-        "of_several_patients": 0,
+        "of_several_patients": 0, "set_apart": 0,
     }  # fmt: skip
     assert found["rejected"] == {"train": {"truncated": 2, "not_dicom": 1}, "test": {}}
 
@@ -96,8 +97,18 @@ def test_series_with_gaps_and_doubles() -> None:
     )
     assert _audit(table)["series"]["train"] == {
         "series": 4, "with_missing_positions": 1, "with_duplicate_positions": 1, "with_gaps": 1,
-        "of_several_patients": 1,
+        "of_several_patients": 1, "set_apart": 0,
     }  # fmt: skip
+
+
+def test_absent_geometry_and_slices_set_apart_are_counted() -> None:
+    table = _slices(4, position_x=[1, np.nan, np.nan, 1], row_spacing=[np.nan, 1, 1, 1])
+    table["SeriesInstanceUID"] = ["1.2", "1.2", "1.2~2", "1.3"]
+    found = _audit(table)
+    assert found["series"]["train"]["set_apart"] == 1
+    assert found["slices_without"]["train"] == {"position": 2, "orientation": 0, "pixel spacing": 1}
+    text = report(found)
+    assert "1 set apart as not parallel to the rest; slices without position 2, orientation 0, pixel spacing 1" in text
 
 
 def test_prevalence_by_fold() -> None:

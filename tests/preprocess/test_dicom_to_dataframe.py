@@ -2,6 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from src.dicom import read_header
@@ -57,8 +58,6 @@ def test_files_that_are_missing_or_broken_keep_their_row(
 
 
 def test_slices_of_no_series_are_series_by_themselves(write_labels: Write, tmp_path: Path, competition: Path) -> None:
-    import pydicom
-
     images = tmp_path / "images"
     images.mkdir()
     paths = sorted((competition / "input/stage_2_train").glob("*.dcm"))[:2]
@@ -97,3 +96,22 @@ def test_the_real_head_ct(write_labels: Write, tmp_path: Path, real_head_ct: Pat
     # the scanner's numbering runs along the head; so must z_index, whatever the names
     order = table.set_index("ID").loc[[f"ID_{i:09x}" for i in numbers], "z_index"].to_numpy()
     assert np.array_equal(order, np.arange(28)) or np.array_equal(order, np.arange(28)[::-1])
+
+
+def test_a_localizer_in_a_series_is_no_neighbour(write_labels: Write, tmp_path: Path, competition: Path) -> None:
+    table = read_table(Layout(competition).table("train"), [], step="")
+    uid = table["SeriesInstanceUID"].iloc[0]
+    slices = table[table["SeriesInstanceUID"] == uid].sort_values("z_index")
+    images = tmp_path / "images"
+    images.mkdir()
+    for slice_id, path in zip(slices["ID"], slices["path"], strict=True):
+        dataset = pydicom.dcmread(path)
+        if slice_id == slices["ID"].iloc[2]:
+            dataset.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+        dataset.save_as(images / f"{slice_id}.dcm")
+    csv = write_labels(tmp_path / "l.csv", slices["ID"].tolist(), np.zeros((len(slices), 6)))
+    found, _ = dicom_to_dataframe(csv, images, engine="serial")
+    found = found.set_index("ID").loc[slices["ID"]]
+    assert found["SeriesInstanceUID"].tolist() == [f"{uid}~2" if i == 2 else uid for i in range(len(slices))]
+    assert found["z_index"].tolist() == [0, 1, 0, *range(2, len(slices) - 1)]
+    assert found["n_slices"].tolist() == [1 if i == 2 else len(slices) - 1 for i in range(len(slices))]

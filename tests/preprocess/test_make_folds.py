@@ -109,3 +109,26 @@ def test_the_seed_decides() -> None:
 def test_too_few_patients() -> None:
     with pytest.raises(UserError, match="3 groups of patients cannot fill 5 folds"):
         make_folds(_table(["A", "B", "C"]))
+
+
+def test_an_empty_patient_id_is_not_one_patient() -> None:
+    # 60 studies of 20 slices, 40 of them without a PatientID: they are 60 patients, not 21
+    patients = [f"P{i}" if i < 20 else "" for i in range(60) for _ in range(20)]
+    table = _table(patients)
+    table["StudyInstanceUID"] = [f"S{i}" for i in range(60) for _ in range(20)]
+    folds = make_folds(table)
+    assert folds.groupby("fold").size().tolist() == [240] * 5
+    assert folds["PatientID"].nunique() == 60
+    assert (folds.groupby(table["StudyInstanceUID"])["fold"].nunique() == 1).all()
+    table["PatientID"] = ""
+    assert make_folds(table).groupby("fold").size().tolist() == [240] * 5
+
+
+def test_slices_of_unknown_patients_stay_together() -> None:
+    table = _table([f"P{i}" for i in range(20)] + [""] * 10)
+    table["StudyInstanceUID"] = ""
+    folds = make_folds(table)
+    assert folds.loc[20:, "fold"].nunique() == 1
+    table["PatientID"] = ""
+    with pytest.raises(UserError, match=r"1 groups .* \(30 slices have neither a PatientID nor a StudyInstanceUID"):
+        make_folds(table)
