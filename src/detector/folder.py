@@ -127,10 +127,12 @@ def write_folder(folder: Path, description: Description, weights: Weights, card:
     if needed > free:
         raise NotEnoughDisk(f"{folder} will take {needed / 1e6:.1f} MB, and its disk has {free / 1e6:.1f} MB free")
     with replacing_folder(folder) as temporary:
+        (temporary / CARD).write_text(card, encoding="utf-8")
         (temporary / "weights").mkdir()
         for name, tensors in weights.items():
             _save(tensors, temporary / weights_file(name))
-        (temporary / CARD).write_text(card, encoding="utf-8")
+            # safetensors makes files that only their owner may read, whatever the umask
+            shutil.copymode(temporary / CARD, temporary / weights_file(name))
         record = {
             "format": FORMAT_VERSION,
             "sha256": _UNSET,

@@ -4,17 +4,24 @@ The file has a record for each of N slices, series by series, each in z order: `
 (D of float16). `numpy.load(file, mmap_mode="r")["embedding"]` reads it wherever numpy is installed.
 """
 
+import io
 import json
+import logging
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from xxhash import xxh3_64
 
 from src.errors import UserError
-from src.files.atomic import replacing
+from src.files.checksum import UNSEALED, read_sealed, write_sealed
 from src.files.provenance import Provenance
 from src.labels import LABELS
+
+_log = logging.getLogger(__name__)
+
+_PIECE = 1 << 24  # bytes
 
 
 def record(dimensions: int) -> np.dtype:
@@ -33,7 +40,10 @@ class EmbeddingWriter:
         self.done = 0
         note = _read_note(path)
         if note is not None and note.provenance == provenance and note.n_slices == n_slices and path.is_file():
-            self.done = note.done
+            if _is_intact(path, note):
+                self.done = note.done
+            else:
+                _log.warning("%s is damaged: its bytes do not have their checksum; it is made anew", path)
 
     def open_at(self, first: int) -> None:
         """Write from record `first` on, which is at most `done`: the files of a group may be filled unequally far."""
@@ -41,15 +51,18 @@ class EmbeddingWriter:
         if not first:
             self._note()  # before the records, which an older note would count as saved
             self.path.parent.mkdir(parents=True, exist_ok=True)
+        header = io.BytesIO()
+        about = {"descr": np.lib.format.dtype_to_descr(self.record), "fortran_order": False}
+        np.lib.format.write_array_header_1_0(header, about | {"shape": (self.n_slices,)})
+        self._start = header.tell()
         self._file = self.path.open("r+b" if first else "wb")
-        if not first:
-            header = {"descr": np.lib.format.dtype_to_descr(self.record), "fortran_order": False}
-            np.lib.format.write_array_header_1_0(self._file, header | {"shape": (self.n_slices,)})
+        if first:
+            end = self._start + first * self.record.itemsize
+            self._digest = _digest(self.path, end)
+            self._file.seek(end)
         else:
-            np.lib.format.read_magic(self._file)
-            np.lib.format.read_array_header_1_0(self._file)
-        self._start = self._file.tell()
-        self._file.seek(self._start + first * self.record.itemsize)
+            self._digest = xxh3_64()
+            self._write(header.getvalue())
 
     def add(self, logits: np.ndarray, embeddings: np.ndarray) -> None:
         """Append n slices: logits (n, 6), embeddings (n, D). Raises UserError for values beyond float16."""
@@ -59,7 +72,7 @@ class EmbeddingWriter:
             records["embedding"] = embeddings
         if not np.isfinite(records["embedding"]).all():
             raise UserError(f"{self.path}: an embedding exceeds what float16 holds; the network has diverged")
-        self._file.write(records.tobytes())
+        self._write(records.tobytes())
 
     def save(self) -> None:
         """Flush the records added so far to disk, and note how many there are."""
@@ -72,17 +85,27 @@ class EmbeddingWriter:
         """Close the file. Records added after the last save are lost."""
         self._file.close()
 
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+
     def _note(self) -> None:
-        note = {"by": self.provenance.record(), "n_slices": self.n_slices, "done": self.done}
-        with replacing(_note_path(self.path)) as temporary:
-            temporary.write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+        note = {
+            "by": self.provenance.record(),
+            "n_slices": self.n_slices,
+            "done": self.done,
+            "bytes": self._file.tell() if self.done else 0,
+            "digest": self._digest.hexdigest() if self.done else "",
+            "checksum": UNSEALED,  # of this note
+        }
+        write_sealed(_note_path(self.path), (json.dumps(note, indent=2) + "\n").encode())
 
 
 class Embeddings:
     """Reads a finished file, some records at a time, without keeping any of it in memory.
 
-    It keeps no file open, so it can be handed to worker processes. Raises UserError where the file is missing,
-    unfinished or damaged.
+    It keeps no file open, so it can be handed to worker processes. All bytes are compared with their checksum once, at
+    first. Raises UserError where the file is missing, unfinished or damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,6 +115,8 @@ class Embeddings:
             raise UserError(f"{path} is missing", step="sequence")
         if note.done != note.n_slices:
             raise UserError(f"{path} has {note.done} of its {note.n_slices} slices", step="sequence")
+        if not _is_intact(path, note):
+            raise UserError(f"{path} is damaged (its bytes do not have their checksum); delete it", step="sequence")
         self.provenance = note.provenance
         try:
             self._n_slices, self._record = self._open().shape[0], self._open().dtype
@@ -114,9 +139,11 @@ class Embeddings:
 
 
 def is_finished(path: Path, provenance: Provenance) -> bool:
-    """Whether a file exists, is complete and has this provenance."""
+    """Whether a file exists, is complete and intact, and has this provenance."""
     note = _read_note(path)
-    return note is not None and path.is_file() and note.provenance == provenance and note.done == note.n_slices
+    if note is None or not path.is_file() or note.provenance != provenance or note.done != note.n_slices:
+        return False
+    return _is_intact(path, note)
 
 
 class _Note(NamedTuple):
@@ -125,6 +152,8 @@ class _Note(NamedTuple):
     provenance: Provenance
     n_slices: int
     done: int
+    size: int  # bytes of the file up to its last saved record
+    digest: str  # of these
 
 
 def _note_path(path: Path) -> Path:
@@ -132,9 +161,24 @@ def _note_path(path: Path) -> Path:
 
 
 def _read_note(path: Path) -> _Note | None:
-    """Read the note beside a file; None where there is none, or one of another version."""
+    """Read the note beside a file; None where there is none, a damaged one, or one of another version."""
     try:
-        note = json.loads(_note_path(path).read_text(encoding="utf-8"))
-        return _Note(Provenance.from_record(note["by"]), int(note["n_slices"]), int(note["done"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        note = json.loads(read_sealed(_note_path(path)))
+        numbers = (int(note[key]) for key in ("n_slices", "done", "bytes"))
+        return _Note(Provenance.from_record(note["by"]), *numbers, str(note["digest"]))
+    except (UserError, OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _is_intact(path: Path, note: _Note) -> bool:
+    return path.stat().st_size >= note.size and (not note.done or _digest(path, note.size).hexdigest() == note.digest)
+
+
+def _digest(path: Path, size: int) -> xxh3_64:
+    """The digest of a file's first bytes, read in pieces: the competition's embeddings take gigabytes."""
+    digest = xxh3_64()
+    with path.open("rb") as file:
+        while size and (piece := file.read(min(size, _PIECE))):
+            digest.update(piece)
+            size -= len(piece)
+    return digest

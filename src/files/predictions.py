@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from src.errors import UserError, first_few
-from src.files.atomic import replacing
 from src.files.provenance import Provenance
-from src.files.tables import read_table
+from src.files.tables import read_arrow, read_table, write_arrow
 from src.labels import LABELS
 
 _FOLDS = "folds"  # the metadata key of a bag's folds
@@ -47,16 +45,14 @@ def write_predictions(
     metadata = {} if provenance is None else {key: str(value) for key, value in provenance.record().items()}
     if folds is not None:
         metadata[_FOLDS] = folds
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary)
+    write_arrow(table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata}), path)
 
 
 def read_provenance(path: Path) -> Provenance | None:
-    """The provenance of a prediction file; None where the file has none or does not exist."""
+    """The provenance of a prediction file; None where the file has none, is damaged, or does not exist."""
     try:
-        return Provenance.from_record(_metadata(path))
-    except (KeyError, ValueError, TypeError):
+        return _provenance(_metadata(path))
+    except UserError:
         return None
 
 
@@ -66,7 +62,10 @@ def read_predictions(path: Path) -> Predictions:
     Raises UserError naming the file and the first few offending values where an id is repeated or a probability is
     not finite or lies outside [0, 1].
     """
-    frame = read_table(path, ("ID", *LABELS), step="predict")
+    metadata = _metadata(path)
+    provenance = _provenance(metadata)
+    # a file by this pipeline has a checksum; without provenance it may be from elsewhere
+    frame = read_table(path, ("ID", *LABELS), step="predict", foreign=provenance is None and _FOLDS not in metadata)
     ids = frame["ID"].astype(str)
     try:
         probabilities = frame[list(LABELS)].to_numpy(dtype=np.float32)
@@ -80,12 +79,17 @@ def read_predictions(path: Path) -> Predictions:
         rows, columns = np.nonzero(bad)
         named = (f"{ids[r]} {LABELS[c]} {probabilities[r, c]}" for r, c in zip(rows, columns, strict=True))
         raise UserError(f"{path}: {bad.sum()} probabilities are not in [0, 1]: {first_few(named)}")
-    return Predictions(path, ids, probabilities, read_provenance(path), _metadata(path).get(_FOLDS))
+    return Predictions(path, ids, probabilities, provenance, metadata.get(_FOLDS))
+
+
+def _provenance(metadata: Mapping[str, str]) -> Provenance | None:
+    try:
+        return Provenance.from_record(metadata)
+    except (KeyError, ValueError, TypeError):
+        return None
 
 
 def _metadata(path: Path) -> Mapping[str, str]:
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-        return {key.decode(): value.decode() for key, value in metadata.items()}
-    except (OSError, pa.ArrowInvalid, UnicodeDecodeError):
-        return {}
+    """The text metadata of a parquet file. Raises UserError like `read_arrow`."""
+    metadata = read_arrow(path, step="predict", foreign=True).schema.metadata or {}
+    return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in metadata.items()}

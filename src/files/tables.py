@@ -7,29 +7,51 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pandas.errors import ParserWarning
 
 from src.errors import UserError, first_few, shortened
-from src.files.atomic import replacing
+from src.files.checksum import UNSEALED, read_sealed, write_sealed
+
+_CHECKSUM = "checksum"  # the key in the metadata of a parquet file
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as parquet, atomically."""
-    with replacing(path) as temporary:
-        table.to_parquet(temporary, index=False, write_page_checksum=True)
+    write_arrow(pa.Table.from_pandas(table, preserve_index=False), path)
 
 
-def read_table(path: Path, columns: Iterable[str], *, step: str) -> pd.DataFrame:
+def write_arrow(table: pa.Table, path: Path) -> None:
+    """Write an Arrow table as a sealed parquet file, atomically."""
+    buffer = pa.BufferOutputStream()
+    metadata = {**(table.schema.metadata or {}), _CHECKSUM: UNSEALED}
+    pq.write_table(table.replace_schema_metadata(metadata), buffer)
+    write_sealed(path, buffer.getvalue().to_pybytes())
+
+
+def read_arrow(path: Path, *, step: str, foreign: bool = False) -> pa.Table:
+    """Read a parquet file whole. foreign: whether it may lack a checksum, as one from elsewhere does.
+
+    Raises UserError where it is missing, damaged or no parquet file.
+    """
+    data = read_sealed(path, step=step, foreign=foreign)
+    try:
+        # without threads: the bytes are in memory, and Arrow's pools have been seen to abort a process at its exit
+        return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+    except Exception as error:  # damaged bytes can make Arrow raise anything
+        raise UserError(f"{path} is not a readable parquet table ({shortened(error)})", step=step) from error
+
+
+def read_table(path: Path, columns: Iterable[str], *, step: str, foreign: bool = False) -> pd.DataFrame:
     """Read a parquet table and check that it has `columns`. step: the pipeline step that makes it.
 
-    Raises UserError where the file is missing, is not a parquet file or lacks a column.
+    foreign: as for `read_arrow`. Raises UserError like it, and where the file lacks a column.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is missing", step=step)
     try:
-        table = pd.read_parquet(path, page_checksum_verification=True)
-    except Exception as error:  # damaged bytes can make Arrow and pandas raise anything
-        raise UserError(f"{path} is not a readable parquet table ({error})", step=step) from error
+        table = read_arrow(path, step=step, foreign=foreign).to_pandas()
+    except (ValueError, TypeError, pa.ArrowException) as error:
+        raise UserError(f"{path} is not a readable parquet table ({shortened(error)})", step=step) from error
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise UserError(f"{path} lacks the columns {first_few(missing)}; it has {', '.join(map(str, table.columns))}")

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import nn
 
 from src.errors import UserError, first_few
-from src.files.atomic import replacing
+from src.files.checksum import UNSEALED, read_sealed, write_sealed
 
 # Names in files that differ from those here; the files of earlier versions have them.
 _NAMES_IN_FILES = {"data_fingerprint": "trained_on"}
@@ -35,16 +35,16 @@ def save_checkpoint(path: Path, network: nn.Module, metadata: CheckpointMetadata
     """Write a network's weights, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     record = {_NAMES_IN_FILES.get(name, name): value for name, value in asdict(metadata).items()}
-    with replacing(path) as temporary:
-        # one metadata key: safetensors keeps no order among several, and equal weights must give equal files
-        save_file(tensors, temporary, metadata={"about": json.dumps(record, sort_keys=True)})
+    # one metadata key: safetensors keeps no order among several, and equal weights must give equal files
+    about = json.dumps(record | {"checksum": UNSEALED}, sort_keys=True)
+    write_sealed(path, save(tensors, metadata={"about": about}))
 
 
 def read_metadata(path: Path, kind: type[_Metadata], *, step: str = "train") -> _Metadata:
     """Read what a checkpoint records. step: of the pipeline, the one that makes it.
 
     Raises UserError where it is missing or no checkpoint of that kind."""
-    record = _read_record(path, step)
+    record = _record(_read(path, step), path)
     in_code = {name: key for key, name in _NAMES_IN_FILES.items()}
     try:
         return kind(**{in_code.get(name, name): value for name, value in record.items()})
@@ -56,25 +56,33 @@ def read_metadata(path: Path, kind: type[_Metadata], *, step: str = "train") -> 
 
 def read_data_fingerprint(path: Path, *, step: str = "train") -> str:
     """The fingerprint of what a checkpoint of any kind was trained on. Raises UserError as `read_metadata`."""
-    return str(_read_record(path, step)["trained_on"])
+    return str(_record(_read(path, step), path)["trained_on"])
 
 
-def _read_record(path: Path, step: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path} is missing", step=step)
+def _read(path: Path, step: str) -> bytes:
+    return read_sealed(path, advice=f"; delete {path.parent} to train this fold again", step=step)
+
+
+def _record(data: bytes, path: Path) -> dict[str, Any]:
+    """What a checkpoint records, from its bytes: a safetensors file begins with the length of its JSON header."""
     try:
-        with safe_open(path, framework="pt") as file:
-            record: dict[str, Any] = json.loads(file.metadata()["about"])
-            return record | {"trained_on": record["trained_on"]}
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        record: dict[str, Any] = json.loads(header["__metadata__"]["about"])
+        del record["checksum"]
+        return record | {"trained_on": record["trained_on"]}
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a checkpoint of this pipeline ({error}); train this fold again") from error
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """A checkpoint's tensors by name. Raises UserError as `read_metadata`."""
-    _read_record(path, "train")
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    data = _read(path, "train")
+    _record(data, path)
+    try:
+        tensors: dict[str, torch.Tensor] = load(data)
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"{path} is not a checkpoint of this pipeline ({error}); train this fold again") from error
+    return tensors
 
 
 def load_checkpoint(path: Path, network: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """The state of a training between any two steps, and the resume point that an earlier run left."""
 
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from src.config import TrainingConf, changed_keys
 from src.errors import UserError, first_few
-from src.files.atomic import replacing
+from src.files.checksum import read_sealed, write_sealed
 from src.files.layout import FoldFolder
 from src.train.checkpoint import read_data_fingerprint
 
@@ -73,20 +74,19 @@ class TrainingState:
         """Write the whole state, atomically, from the first process only."""
         if not self.accelerator.is_main_process:
             return
-        with replacing(path) as temporary:
-            torch.save(
-                {
-                    "network": self.network.state_dict(),
-                    "average": self.average.state_dict() if self.average is not None else {},
-                    "optimizer": self.optimizer.state_dict(),
-                    "scheduler": self.scheduler.state_dict(),
-                    "scaler": self._scaler.state_dict() if self._scaler is not None else {},
-                    "position": vars(self.position),
-                    "metrics": self.metrics,
-                    "trained_on": self.data_fingerprint,
-                },
-                temporary,
-            )
+        saved = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else {},
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self._scaler.state_dict() if self._scaler is not None else {},
+            "position": vars(self.position),
+            "metrics": self.metrics,
+            "trained_on": self.data_fingerprint,
+        }
+        buffer = io.BytesIO()
+        torch.save(saved, buffer)
+        write_sealed(path, buffer.getvalue())
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Restore a state that `read_state` has read."""
@@ -111,8 +111,9 @@ _KEYS = ("network", "average", "optimizer", "scheduler", "scaler", "position", "
 def read_state(path: Path) -> dict[str, Any]:
     """Read what `TrainingState.save` wrote, without executing code. Raises UserError where it cannot be read."""
     remedy = f"delete {path.parent} to train this fold again"
+    data = io.BytesIO(read_sealed(path, advice=f"; {remedy}"))
     try:
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        saved: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
         lacking = [key for key in _KEYS if key not in saved]
     except Exception as error:  # damaged bytes can make torch raise anything
         raise UserError(f"{path} cannot be read ({error}); {remedy}") from error

@@ -31,6 +31,7 @@ from src.files.image_store import ImageStore
 from src.files.layout import Layout
 from src.files.partial_predictions import PartialPredictions
 from src.files.predictions import read_predictions
+from src.files.tables import write_table
 from src.labels import LABELS
 from src.train.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 
@@ -83,7 +84,7 @@ def test_other_slices_are_predicted_anew(layout: Layout, config: Config, tmp_pat
     other = Layout(tmp_path / "other")
     shutil.copytree(layout.root / "cache", other.root / "cache")
     shutil.copytree(layout.root / "model", other.root / "model")
-    everything.iloc[3:].to_parquet(other.store("test") / "index.parquet")
+    write_table(everything.iloc[3:], other.store("test") / "index.parquet")
     predict(config, [1], ["test"], [2], other)
     assert (
         read_predictions(other.fold(config.name, 1).predictions("test", 2)).ids.tolist()
@@ -103,7 +104,7 @@ def test_other_folds_make_a_network_useless_out_of_fold(layout: Layout, config: 
     shutil.copytree(layout.root / "cache", other.root / "cache")
     shutil.copytree(layout.root / "model", other.root / "model")
     folds = pd.read_parquet(other.folds)
-    folds.assign(fold=(folds["fold"] + 1) % 5).to_parquet(other.folds)
+    write_table(folds.assign(fold=(folds["fold"] + 1) % 5), other.folds)
     with pytest.raises(
         UserError, match=r"epoch2.safetensors was trained on other slices, .* would not be out of fold"
     ) as seen:

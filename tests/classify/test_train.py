@@ -20,6 +20,7 @@ from src.evaluate.score import weighted_log_loss
 from src.files.checksum import file_sha256
 from src.files.layout import Layout
 from src.files.predictions import read_predictions
+from src.files.tables import write_table
 from src.labels import LABELS
 from src.train.checkpoint import load_checkpoint, read_metadata
 
@@ -96,7 +97,7 @@ def test_other_folds_than_it_was_begun_on_are_refused(trained: tuple[Config, Lay
     shutil.copytree(layout.root / "cache", other.root / "cache")
     shutil.copytree(layout.root / "model", other.root / "model")
     folds = pd.read_parquet(other.folds)
-    folds.assign(fold=(folds["fold"] + 1) % 5).to_parquet(other.folds)
+    write_table(folds.assign(fold=(folds["fold"] + 1) % 5), other.folds)
     with pytest.raises(UserError, match=r"was trained on other slices, .* delete .*fold0 to train anew"):
         train(config, 0, other)
 
@@ -120,7 +121,7 @@ def test_a_store_that_lacks_slices_is_named(config: Config, preprocessed: Layout
     layout = Layout(tmp_path)
     shutil.copytree(preprocessed.root / "cache", tmp_path / "cache")
     index = pd.read_parquet(layout.store("train") / "index.parquet")
-    index.iloc[5:].to_parquet(layout.store("train") / "index.parquet")
+    write_table(index.iloc[5:], layout.store("train") / "index.parquet")
     with pytest.raises(UserError, match="5 slices are not in the image store") as lacking:
         train(config, 0, layout)
     assert lacking.value.step == "preprocess"

@@ -102,3 +102,39 @@ def test_what_float16_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exceeds what float16 holds"):
         writer.add(LOGITS[:1], EMBEDDINGS[:1] * 1e6)
     writer.close()
+
+
+def _flipped(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_changed_byte_anywhere_is_noticed_and_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "e.npy"
+    _write(path, 0, N)
+    whole, note = path.read_bytes(), path.with_suffix(".json").read_bytes()
+    for at in range(0, len(whole), 5):
+        _flipped(path, at)
+        with pytest.raises(UserError, match=r"e.npy is damaged"):
+            Embeddings(path)
+        assert not is_finished(path, PROVENANCE)
+        path.write_bytes(whole)
+    for at in range(0, len(note), 3):
+        _flipped(path.with_suffix(".json"), at)
+        with pytest.raises(UserError, match=r"e.npy is missing"):
+            Embeddings(path)
+        assert EmbeddingWriter(path, PROVENANCE, N, D).done == 0
+        path.with_suffix(".json").write_bytes(note)
+    assert is_finished(path, PROVENANCE)
+
+
+def test_an_interrupted_file_that_lost_its_end_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "e.npy"
+    _write(path, 0, 6)
+    assert EmbeddingWriter(path, PROVENANCE, N, D).done == 6
+    path.write_bytes(path.read_bytes()[:-40])
+    assert EmbeddingWriter(path, PROVENANCE, N, D).done == 0
+    _write(path, 0, 6)
+    _flipped(path, 200)
+    assert EmbeddingWriter(path, PROVENANCE, N, D).done == 0

@@ -22,6 +22,7 @@ from src.files.embeddings import Embeddings
 from src.files.image_store import ImageStore
 from src.files.layout import Layout
 from src.files.predictions import read_predictions
+from src.files.tables import write_table
 from src.sequence import embed as embed_module
 from src.sequence.components import TooManyComponents, fit_components
 from src.sequence.embed import EmbeddingSink, NotEnoughDisk, embed
@@ -201,7 +202,7 @@ def test_other_folds_make_embeddings_useless(embedded: Layout, classifier: Confi
     other = Layout(tmp_path)
     folds = pd.read_parquet(other.folds)
     other.folds.unlink()
-    folds.assign(fold=(folds["fold"] + 1) % 5).to_parquet(other.folds)
+    write_table(folds.assign(fold=(folds["fold"] + 1) % 5), other.folds)
     for split in ("train", "test"):
         with pytest.raises(UserError, match="may have seen held-out slices"):
             read_embedded_slices(classifier, 0, 3, other, split)

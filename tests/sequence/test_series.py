@@ -12,6 +12,7 @@ from src.ct.series import slice_gaps
 from src.dicom import read_header
 from src.errors import UserError
 from src.files.layout import Layout
+from src.files.tables import write_table
 from src.labels import LABELS
 from src.sequence.series import (
     EmbeddedSlices,
@@ -55,7 +56,7 @@ def test_a_series_in_several_folds_is_refused(preprocessed: Layout, tmp_path: Pa
     found = read_slices_by_series(preprocessed, "train")
     last = found.ids[found.starts[1] - 1]  # of the first series
     folds.loc[folds["ID"] == last, "fold"] = (folds["fold"] + 1) % 5
-    folds.to_parquet(layout.folds)
+    write_table(folds, layout.folds)
     with pytest.raises(
         UserError, match=f"folds.parquet has series in several folds, with {last}; a second stage needs"
     ) as divided:

@@ -10,7 +10,7 @@ from src.classify.checkpoint import ClassifierMetadata
 from src.classify.network import build_network
 from src.config import Config
 from src.errors import UserError
-from src.files.checksum import file_sha256
+from src.files.checksum import file_sha256, write_sealed
 from src.train.checkpoint import load_checkpoint, read_data_fingerprint, read_metadata, save_checkpoint
 
 
@@ -48,6 +48,9 @@ def test_what_is_no_checkpoint_or_of_another_network_is_named(
         read_metadata(path, ClassifierMetadata)
     assert missing.value.step == "train"
     path.write_text("no checkpoint")
+    with pytest.raises(UserError, match="has no checksum: it is damaged, or of an earlier version; delete"):
+        read_metadata(path, ClassifierMetadata)
+    write_sealed(path, b"no checkpoint")
     with pytest.raises(UserError, match="not a checkpoint of this pipeline"):
         read_metadata(path, ClassifierMetadata)
     save_checkpoint(path, build_network(make_config("network.architecture=timm/resnet18")), metadata)

@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 from src.classify.network import build_network
 from src.config import Config
 from src.errors import UserError
+from src.files.checksum import write_sealed
 from src.train.distributed import make_accelerator
 from src.train.optim import make_average
 from src.train.state import Position, TrainingState, read_state
@@ -53,12 +55,28 @@ def test_what_goes_on_is_what_was_saved(config: Config, tmp_path: Path) -> None:
 
 def test_state_is_data_and_damage_is_named(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
-    torch.save({"metrics": []}, path)
+    write_sealed(path, _saved({"metrics": []}))
     with pytest.raises(UserError, match=r"lacks network, average, optimizer and 4 more; delete .* to train"):
         read_state(path)
-    torch.save({"metrics": Path("code")}, path)  # an object, whose loading would run code
+    write_sealed(path, _saved({"metrics": Path("code")}))  # an object, whose loading would run code
     with pytest.raises(UserError, match=r"state.pt cannot be read"):
         read_state(path)
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(UserError, match=r"state.pt cannot be read .* delete .* to train this fold again"):
+    with pytest.raises(UserError, match=r"state.pt has no checksum.* delete .* to train this fold again"):
         read_state(path)
+
+
+def test_every_changed_byte_of_a_state_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    write_sealed(path, _saved({"network": {"weight": torch.arange(20.0)}}))
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(UserError, match=r"state.pt (is damaged|has no checksum)"):
+            read_state(path)
+
+
+def _saved(contents: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(contents, buffer)
+    return buffer.getvalue()
