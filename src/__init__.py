@@ -24,9 +24,17 @@ A map of the package. Imports point downwards only: a line may import from the l
 """
 
 import os
+import signal
+import sys
 
 # Threads of OpenMP spin while they wait for work, by default so long that processes that share cores starve each other.
 # libgomp reads the variable once, when torch is imported, so it is set here, before anything can import torch; child
 # processes (ranks, loaders, workers) inherit it. A user who sets either variable decides. docs/benchmarks.md: figures.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+
+if sys.argv[:1] == ["-m"]:  # `python -m src...`: a command, whose imports take seconds
+    # until errors.run_command has handlers that clean up, there is nothing to clean up
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(75))
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # which a script sets that sends SIGTERM in its place
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))

@@ -4,12 +4,15 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 DONE = 0
+FAULT = 1  # of this program
 USER_MISTAKE = 2
 STOPPED_RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: the same command, given again, goes on
 
@@ -82,22 +85,55 @@ def show_log() -> None:
         logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
 
 
+_stop_requested = False
+
+
+def check_stop() -> None:
+    """Raise Stopped if SIGTERM has come. Loops call this between two items.
+
+    The handler raises it too, but Python drops an exception that comes while it forks a process or deletes an object.
+    """
+    if _stop_requested:
+        raise Stopped("the same command goes on from what is finished")
+
+
+def stop_requested() -> bool:
+    """Whether SIGTERM has come, for a loop that has something to save first."""
+    return _stop_requested
+
+
 def _stop_on_sigterm() -> None:
     """End by an exception, so that temporary files and worker processes are cleaned up on the way out."""
     owner = os.getpid()
 
     def stop(number: int, frame: object) -> None:
+        global _stop_requested
         if os.getpid() != owner:  # a forked worker: its owner ends it
             os._exit(128 + number)
-        raise Stopped("the same command goes on from what is finished")
+        _stop_requested = True
+        check_stop()
 
     signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # which a script sets that sends SIGTERM in its place
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run_command(main: Callable[[], None]) -> NoReturn:
     """Run a module's `main` and exit with the status that its end stands for."""
     _stop_on_sigterm()
     show_log()
+    try:
+        status, line = _run(main)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):  # what is left is the exit, which is not worth interrupting
+            signal.signal(number, signal.SIG_IGN)
+    if line:
+        print(line, file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+def _run(main: Callable[[], None]) -> tuple[int, str]:
+    """Run `main`: (exit status, last line for stderr)."""
     try:
         main()
     except UserError as error:
@@ -106,18 +142,26 @@ def run_command(main: Callable[[], None]) -> NoReturn:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(3)
         # an error in a data loader's worker comes with the worker's traceback around it
-        text = error.in_one_line().rsplit("UserError: ", 1)[-1]
-        print(f"error: {text}", file=sys.stderr)
-        sys.exit(USER_MISTAKE)
+        return USER_MISTAKE, f"error: {error.in_one_line().rsplit('UserError: ', 1)[-1]}"
     except OSError as error:
         # a full disk, a missing permission, a folder where a file should be: the machine's message, without a traceback
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
-        sys.exit(USER_MISTAKE)
+        return USER_MISTAKE, f"error: {place}{error.strerror or error}"
+    except MemoryError as error:
+        return USER_MISTAKE, f"error: the machine has too little memory{f' ({error})' if str(error) else ''}"
     except Stopped as stopped:
-        print(f"stopped: {stopped}", file=sys.stderr)
-        sys.exit(STOPPED_RESUMABLE)
+        return STOPPED_RESUMABLE, f"stopped: {stopped}"
     except KeyboardInterrupt:
-        print("stopped: interrupted", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
-    sys.exit(DONE)
+        return 128 + signal.SIGINT, "stopped: interrupted"
+    except Exception as error:  # noqa: BLE001 - a fault of this program, whatever it is
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        return FAULT, f"error: {shortened(what, 300)}; the traceback is in {_keep_traceback(error)}"
+    return DONE, ""
+
+
+def _keep_traceback(error: Exception) -> str:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="intracranial-hemorrhage-", suffix=".log", delete=False, encoding="utf-8", errors="replace"
+    ) as file:
+        file.write("".join(traceback.format_exception(error)))
+    return file.name

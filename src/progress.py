@@ -5,20 +5,37 @@ says that it can't redraw a line (TERM=dumb).
 import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tqdm import tqdm
 
+from src.errors import check_stop
+
 PLAIN_INTERVAL_S = 15.0
 
 
-class _PlainLines(tqdm):
+class _Bar(tqdm):
+    """tqdm's bar, of a loop that ends where the run is asked to stop."""
+
+    def update(self, n: float | None = 1) -> bool | None:
+        check_stop()
+        shown: bool | None = super().update(n)
+        return shown
+
+
+class _PlainLines(_Bar):
     """tqdm's counts and rates, printed as separate lines instead of a bar that is redrawn."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         if self.n:
             print(msg or str(self), file=sys.stderr, flush=True)
+
+
+def _until_stopped(iterable: Iterable[Any]) -> Iterator[Any]:
+    for item in iterable:
+        check_stop()
+        yield item
 
 
 def progress(
@@ -33,11 +50,14 @@ def progress(
     """Wrap `iterable` (or count by hand with `.update(n)`) and show its progress on stderr.
 
     Returns a tqdm object: iterate over it, or use it as a context manager. initial: the number of items that an earlier
-    run has finished. Nothing is shown unless `shown`.
+    run has finished. Nothing is shown unless `shown`. Raises Stopped between two items if the run is asked to stop.
     """
+    if iterable is not None:
+        total = total if total is not None else getattr(iterable, "__len__", lambda: None)()
+        iterable = _until_stopped(iterable)
     redraws = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     if redraws or not shown:
-        return tqdm(iterable, desc=desc, total=total, initial=initial, unit=unit, dynamic_ncols=True, disable=not shown)
+        return _Bar(iterable, desc=desc, total=total, initial=initial, unit=unit, dynamic_ncols=True, disable=not shown)
     # a bar would clutter a log, which needs only count, rate and time left
     return _PlainLines(
         iterable,

@@ -1,11 +1,19 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
+from src import errors
 from src.errors import Stopped, UserError, first_few, run_command
 from src.files.tables import write_table
+from src.progress import progress
 
 
 def _raise(error: BaseException):
@@ -58,11 +66,76 @@ def test_what_the_machine_refuses_is_one_line(tmp_path: Path, capsys: pytest.Cap
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_a_fault_of_ours_keeps_its_traceback() -> None:
-    with pytest.raises(ZeroDivisionError):
-        run_command(_raise(ZeroDivisionError()))
+def test_a_fault_of_ours_is_one_line_that_names_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_command(_raise(ZeroDivisionError("by\nzero")))
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ZeroDivisionError: by zero; the traceback is in ")
+    log = Path(line.rsplit(" in ", 1)[1])
+    assert "in main" in log.read_text()
+    log.unlink()
+
+
+def test_too_little_memory_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_command(_raise(MemoryError()))
+    assert (ended.value.code, capsys.readouterr().err) == (2, "error: the machine has too little memory\n")
 
 
 def test_first_few() -> None:
     assert first_few(["a", "b"]) == "a, b"
     assert first_few(range(5)) == "0, 1, 2 and 2 more"
+
+
+def test_a_stop_that_python_drops_is_met_by_the_next_item(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class _Forking:
+        def __del__(self) -> None:  # Python drops what is raised here, as it does while it forks a process
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+
+    def main() -> None:
+        for i in progress(range(5), desc="counting"):
+            seen.append(i)
+            if i == 2:
+                _Forking()
+
+    seen: list[int] = []
+    monkeypatch.setattr(errors, "_stop_requested", False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pytest.PytestUnraisableExceptionWarning)
+        with pytest.raises(SystemExit) as ended:
+            run_command(main)
+    assert (ended.value.code, seen) == (75, [0, 1, 2])
+    assert "stopped: the same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("when", ["imports", "exit"])
+def test_signals_in_the_first_and_the_last_moments(
+    tmp_path: Path, repository: Path, number: signal.Signals, when: str
+) -> None:
+    # a module of src in all but its place, which is slow to import, or slow to end
+    command = tmp_path / "slow.py"
+    slow = "print('now', flush=True); time.sleep(0.6)"
+    first, last = (slow, "pass") if when == "imports" else ("pass", slow)
+    command.write_text(
+        f"import sys; sys.argv[0] = '-m'\nimport src\nimport atexit, time\n{first}\n"
+        f"from src.errors import run_command\ndef end():\n    {last}\natexit.register(end)\nrun_command(lambda: None)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(command)],
+        env={**os.environ, "PYTHONPATH": str(repository)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "now\n"
+    process.send_signal(number)
+    _, said = process.communicate(timeout=20)
+    stopped = 75 if number == signal.SIGTERM else 130
+    assert (process.returncode, said) == ((stopped if when == "imports" else 0), "")

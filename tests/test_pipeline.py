@@ -20,7 +20,7 @@ from src.files.image_store import ImageStore
 from src.files.predictions import read_predictions
 from src.labels import LABELS, row_ids
 
-CONFS = "conf/demo/se_resnext50_32x4d.yaml conf/demo/efficientnet-b2.yaml"
+CONFS = "tests/confs/se_resnext50_32x4d.yaml tests/confs/efficientnet-b2.yaml"
 NAMES = ("se_resnext50_32x4d", "efficientnet-b2")
 OVER = tuple(f"{name}+gru" for name in NAMES)
 FOLDS = "0 3"
@@ -153,7 +153,7 @@ def test_one_fold_of_one_classifier_reaches_a_submission(
     for folder in ("input", "cache", "model"):
         other.mkdir(exist_ok=True)
         (other / folder).symlink_to(root / folder)
-    one = {"CONFS": "conf/demo/efficientnet-b2.yaml", "FOLDS": "3", "EPOCHS": "3"}
+    one = {"CONFS": "tests/confs/efficientnet-b2.yaml", "FOLDS": "3", "EPOCHS": "3"}
     files = [root / "model/efficientnet-b2/fold3/test_epoch3.parquet"]
     files += [root / "model/efficientnet-b2+gru/fold3/test_epoch2.parquet"]
     for members, of in (("cnn", files[:1]), ("sequence", files[1:]), ("last", files[1:]), ("all", files)):
@@ -238,7 +238,7 @@ def test_a_real_head_ct_as_a_test_set(
     # with the predictions for the other test set, which must not pass for this one's
     shutil.copytree(root / "model/efficientnet-b2/fold0", tmp_path / "model/efficientnet-b2/fold0")
 
-    settings = {"CONFS": "conf/demo/efficientnet-b2.yaml", "FOLDS": "0", "SEQUENCES": sequences}
+    settings = {"CONFS": "tests/confs/efficientnet-b2.yaml", "FOLDS": "0", "SEQUENCES": sequences}
     for name in ("preprocess", "predict", "sequence", "ensemble"):
         _script(repository, name, tmp_path, **settings)
 

@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
@@ -13,6 +14,7 @@ from src.classify.augment import Augmentation
 from src.classify.inputs import SliceInputs, channels_first, find_inputs, network_input, square_unit
 from src.config import Config
 from src.errors import UserError, first_few
+from src.files.folds import patient_hashes, read_fold_table
 from src.files.layout import Layout
 from src.files.tables import read_table
 from src.labels import LABELS
@@ -20,10 +22,14 @@ from src.labels import LABELS
 
 @dataclass(frozen=True)
 class LabelledSlices:
-    """N slices as inputs of a network, and their targets (N, 6) uint8."""
+    """N slices as inputs of a network, and their targets (N, 6) uint8.
+
+    patients: (N,) of `patient_hashes`; empty where they are unknown.
+    """
 
     inputs: SliceInputs
     targets: np.ndarray
+    patients: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
 
     @property
     def ids(self) -> list[str]:
@@ -35,7 +41,8 @@ class LabelledSlices:
 
     def take(self, chosen: np.ndarray) -> "LabelledSlices":
         """Some of them, by a mask or by indices."""
-        return LabelledSlices(self.inputs.take(chosen), self.targets[chosen])
+        patients = self.patients[chosen] if len(self.patients) else self.patients
+        return LabelledSlices(self.inputs.take(chosen), self.targets[chosen], patients)
 
     def fingerprint(self) -> str:
         """A hash of the slices, their order, pixels and targets."""
@@ -56,9 +63,10 @@ def read_fold_split(layout: Layout, fold: int, neighbours: int = 0) -> tuple[Lab
 def read_folds(layout: Layout, folds: Sequence[int], neighbours: int = 0) -> tuple[LabelledSlices, np.ndarray]:
     """All training slices and the fold of each, (N,).
 
-    Raises UserError where tables are missing or disagree, the store lacks slices, or one of `folds` does not exist.
+    Raises UserError as `read_fold_table`, where tables disagree, the store lacks slices or has some that are in no
+    fold, or one of `folds` does not exist.
     """
-    table = read_table(layout.folds, ("ID", "fold"), step="preprocess")
+    table = read_fold_table(layout)
     labels = read_table(layout.table("train"), ("ID", *LABELS), step="preprocess")
     existing = sorted(table["fold"].unique())
     for fold in folds:
@@ -72,7 +80,15 @@ def read_folds(layout: Layout, folds: Sequence[int], neighbours: int = 0) -> tup
             step="preprocess",
         )
     inputs = find_inputs(layout, "train", neighbours, joined["ID"].tolist())
-    return LabelledSlices(inputs, joined[list(LABELS)].to_numpy(dtype=np.uint8)), joined["fold"].to_numpy()
+    left_out = pd.Index(inputs.store.index["ID"]).difference(pd.Index(joined["ID"]))
+    if len(left_out):
+        raise UserError(
+            f"{len(left_out)} slices of {layout.store('train')} are in no fold: {first_few(left_out)}; delete "
+            f"{layout.folds}",
+            step="preprocess",
+        )
+    targets, patients = joined[list(LABELS)].to_numpy(dtype=np.uint8), patient_hashes(joined["PatientID"])
+    return LabelledSlices(inputs, targets, patients), joined["fold"].to_numpy()
 
 
 class Sample(TypedDict):

@@ -66,7 +66,7 @@ def _valid(config: Config, folds: Sequence[int], epochs: Sequence[int], layout: 
         jobs = [_job(config, folder, fold, "valid", epoch, fingerprint) for epoch in epochs]
         unseen = slices.take(in_fold != fold).fingerprint()
         for job in jobs:
-            check_unseen(job.checkpoint, unseen)
+            check_unseen(job.checkpoint, unseen, slices.take(in_fold == fold).patients)
         key = f"valid_fold{fold}_epochs{_joined(epochs)}"
         groups.append(JobGroup(f"{config.name} fold {fold} valid", key, inputs, jobs))
     return groups

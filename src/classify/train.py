@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from src.arguments import Parser, positive
-from src.classify.checkpoint import ClassifierMetadata
+from src.classify.checkpoint import ClassifierMetadata, pack_patients, require_unseen, seen_patients
 from src.classify.dataset import EvalDataset, TrainingDataset, read_fold_split
 from src.classify.network import Network, build_network
 from src.classify.predictor import predict_slices
@@ -44,6 +44,10 @@ class ClassifierTask:
         self._training, self._validation = read_fold_split(layout, fold, config.neighbours)
         self.data_fingerprint, self.ids = self._training.fingerprint(), self._training.ids
         self.n_items, self.targets = len(self._training), self._validation.targets
+        pretrained = config.network.pretrained
+        seen = seen_patients(pretrained)
+        require_unseen(f"network.pretrained: {pretrained}", seen, self._validation.patients)
+        self._patients = pack_patients(np.concatenate([seen, self._training.patients]))
 
     def build(self, *, fresh: bool) -> Network:
         """The network; with the weights that its conf starts from where it is fresh."""
@@ -51,7 +55,7 @@ class ClassifierTask:
 
     def metadata(self, epoch: int) -> ClassifierMetadata:
         """What the checkpoint of an epoch records."""
-        return ClassifierMetadata.of(self.config, self.fold, epoch, self.data_fingerprint)
+        return ClassifierMetadata.of(self.config, self.fold, epoch, self.data_fingerprint, self._patients)
 
     def training_loader(self, sampler: EpochSampler) -> DataLoader:
         """Batches of augmented slices."""

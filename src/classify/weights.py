@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import nn
 
 from src.arguments import Parser
 from src.config import load_config
 from src.errors import UserError, first_few, run_command
+from src.files.checksum import read_sealed
 
 State = dict[str, torch.Tensor]
 
@@ -31,7 +32,7 @@ def load_weights(backbone: nn.Module, path: str) -> None:
         raise UserError(f"network.pretrained: {path} is missing; expected imagenet, none, or the path of a file")
     try:
         if path.endswith(".safetensors"):
-            state = load_file(path)
+            state = load(read_sealed(Path(path), advice="; give another file", foreign=True))
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
         # a checkpoint of this pipeline holds the whole network, and the backbone's keys have a prefix there

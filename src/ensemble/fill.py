@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from src.ensemble.bag import Member
+from src.errors import UserError, first_few
 from src.files.layout import Layout
 from src.files.tables import read_csv, read_table
 from src.labels import LABELS
@@ -51,5 +52,12 @@ def fill_from_store(bagged: Member, wanted: pd.Index, layout: Layout) -> tuple[M
     rejected = read_csv(layout.store("test") / "rejected.csv", ("ID",), dtype={"ID": "str"})["ID"]
     due = pd.Index(rejected[rejected.isin(wanted) & ~rejected.isin(bagged.ids)])
     positions = read_table(layout.table("test"), ("ID", "SeriesInstanceUID", "z_index"), step="preprocess")
+    foreign = due.difference(pd.Index(positions["ID"]))
+    if len(foreign):
+        raise UserError(
+            f"{layout.table('test')} lacks {len(foreign)} rejected slices, {first_few(foreign)}: it is of another "
+            "input than the image store",
+            step="preprocess",
+        )
     train = read_table(layout.table("train"), LABELS, step="preprocess")
     return fill_rejected(bagged, due, positions, train[list(LABELS)].to_numpy().mean(axis=0))

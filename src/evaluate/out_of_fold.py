@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from src.errors import UserError, first_few
+from src.files.folds import read_fold_table
 from src.files.layout import Layout
 from src.files.predictions import Predictions
 from src.files.tables import read_table
@@ -51,8 +52,11 @@ class Truth:
 
 
 def read_truth(layout: Layout) -> Truth:
-    """Read the slices of all folds with their labels. Raises UserError if tables are missing or disagree."""
-    folds = read_table(layout.folds, ("ID", "PatientID", "fold"), step="preprocess")
+    """Read the slices of all folds with their labels.
+
+    Raises UserError as `read_fold_table`, and if tables are missing or disagree.
+    """
+    folds = read_fold_table(layout)
     columns = ["ID", "StudyInstanceUID", *LABELS]
     table = read_table(layout.table("train"), columns, step="preprocess")[columns]
     ids = pd.Index(folds["ID"])

@@ -1,5 +1,7 @@
 """Atomic writes of files and folders, and a lock that lets one run at a time fill a folder."""
 
+import contextlib
+import errno
 import fcntl
 import glob
 import logging
@@ -25,12 +27,13 @@ def replacing(path: Path, *, sweep: bool = True) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     if sweep:
         sweep_partials(path.parent, path)
-    # the token keeps writers apart, also across machines; the suffix stays last because some writers depend on it
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
+    temporary, owned = _make_partial(path)
     try:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
+        if not temporary.stat().st_size:
+            raise FileNotFoundError(errno.ENOENT, "nothing was written", str(path))
         temporary.replace(path)
     except OSError as error:
         if error.filename in (None, str(temporary)):  # the error of a full disk does not name the file
@@ -38,6 +41,21 @@ def replacing(path: Path, *, sweep: bool = True) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(owned)
+
+
+def _make_partial(path: Path) -> tuple[Path, int]:
+    """Make an empty partial file: (its path, a descriptor by which this process holds a lock on it).
+
+    By the lock others tell a file that is being written from one that a killed run left.
+    """
+    while True:
+        # the token keeps writers apart, also across machines; the suffix stays last because some writers depend on it
+        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        if _lock(descriptor) and temporary.exists():
+            return temporary, descriptor
+        os.close(descriptor)  # another run swept it in the moment before it was locked
 
 
 @contextmanager
@@ -75,10 +93,19 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def sweep_partials(folder: Path, path: Path | None = None) -> None:
-    """Delete the partial files that killed runs left in a folder: those of one file, or all of them."""
+    """Delete the partial files that killed runs left in a folder: those of one file, or all of them.
+
+    Those that another run is writing at this moment stay.
+    """
     pattern = ".*.partial*" if path is None else f".{glob.escape(path.stem)}.*.partial{glob.escape(path.suffix)}"
     for partial in folder.glob(pattern):
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            descriptor = os.open(partial, os.O_RDWR)
+            try:
+                if _lock(descriptor):
+                    partial.unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)
 
 
 @contextmanager

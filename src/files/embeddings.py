@@ -164,8 +164,8 @@ def _read_note(path: Path) -> _Note | None:
     """Read the note beside a file; None where there is none, a damaged one, or one of another version."""
     try:
         note = json.loads(read_sealed(_note_path(path)))
-        numbers = (int(note[key]) for key in ("n_slices", "done", "bytes"))
-        return _Note(Provenance.from_record(note["by"]), *numbers, str(note["digest"]))
+        n_slices, done, size = (int(note[key]) for key in ("n_slices", "done", "bytes"))
+        return _Note(Provenance.from_record(note["by"]), n_slices, done, size, str(note["digest"]))
     except (UserError, OSError, ValueError, KeyError, TypeError):
         return None
 

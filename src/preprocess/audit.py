@@ -154,6 +154,13 @@ def read_audited_split(layout: Layout, name: str) -> AuditedSplit:
     columns = [*_TAGS, *_GEOMETRY.values(), *labels]
     table = read_table(layout.table(name), columns, step="preprocess")[columns]
     index = read_table(layout.store(name) / "index.parquet", ("ID", "pixel_hash", "brain_share"), step="preprocess")
+    unknown = index.loc[~index["ID"].isin(table["ID"]), "ID"]
+    if len(unknown):
+        raise UserError(
+            f"{layout.store(name)} has {len(unknown)} slices that {layout.table(name)} lacks, {first_few(unknown)}: "
+            "they are of different inputs",
+            step="preprocess",
+        )
     slices = table.merge(index[["ID", "pixel_hash", "brain_share"]], on="ID", validate="one_to_one")
     if name == "train":
         folds = read_table(layout.folds, ("ID", "fold"), step="preprocess")

@@ -143,7 +143,7 @@ def _check_networks(config: Config, folds: Sequence[int], epoch: int, layout: La
     for fold in folds:
         checkpoint = layout.fold(config.name, fold).checkpoint(epoch)
         check_checkpoint(checkpoint, config, fold, epoch)
-        check_unseen(checkpoint, slices.take(in_fold != fold).fingerprint())
+        check_unseen(checkpoint, slices.take(in_fold != fold).fingerprint(), slices.take(in_fold == fold).patients)
 
 
 def _group(

@@ -59,6 +59,14 @@ def read_data_fingerprint(path: Path, *, step: str = "train") -> str:
     return str(_record(_read(path, step), path)["trained_on"])
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether a file with weights was not written by this pipeline."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        header = file.read(min(int.from_bytes(start, "little"), 1 << 24))
+    return b'"__metadata__":{"about":' not in header
+
+
 def _read(path: Path, step: str) -> bytes:
     return read_sealed(path, advice=f"; delete {path.parent} to train this fold again", step=step)
 

@@ -14,7 +14,7 @@ from accelerate.utils import broadcast, gather_object
 from torch import nn
 from torch.utils.data import DataLoader
 
-from src.errors import Stopped, UserError
+from src.errors import Stopped, UserError, stop_requested
 from src.labels import WEIGHTS
 from src.progress import progress
 from src.train.loss import weighted_bce
@@ -126,7 +126,7 @@ def train_epoch(
             position.waiting += time.perf_counter() - started
             entropy = (seed, position.epoch, position.step, step.accelerator.process_index)
             torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
-            result = step(group, ids, bool(signals))
+            result = step(group, ids, bool(signals) or stop_requested())
             position.advance(result.loss, result.slices, time.perf_counter() - started)
             after_step(result.mean_loss, result.stopping)
             if result.stopping:

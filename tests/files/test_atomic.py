@@ -1,4 +1,6 @@
 import errno
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -86,3 +88,32 @@ def test_a_second_run_waits_for_the_first(tmp_path: Path, capfd: pytest.CaptureF
     waiting.join(timeout=10)
     assert order == ["first", "second"]
     assert capfd.readouterr().err == f"{tmp_path}/store is being filled by another run; waiting for its end\n"
+
+
+def test_what_another_run_is_writing_stays(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    with replacing(path) as live:
+        live.write_text("one")
+        script = (
+            "import sys; from pathlib import Path; from src.files.atomic import replacing, sweep_partials; "
+            "path = Path(sys.argv[1]); sweep_partials(path.parent)\n"
+            "with replacing(path) as temporary: temporary.write_text('other')"
+        )
+        subprocess.run([sys.executable, "-c", script, str(path)], cwd=Path(__file__).parents[2], check=True)
+        assert path.read_text() == "other"
+        assert live.read_text() == "one"
+    assert path.read_text() == "one"
+    assert [each.name for each in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_two_runs_that_write_the_same_file_all_the_time(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    script = (
+        "import sys; from pathlib import Path; from src.files.atomic import replacing; path = Path(sys.argv[1])\n"
+        "for _ in range(300):\n"
+        "    with replacing(path) as temporary: temporary.write_text('x')"
+    )
+    command = [sys.executable, "-c", script, str(path)]
+    runs = [subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE) for _ in range(3)]
+    assert [(run.communicate()[1], run.returncode) for run in runs] == [(b"", 0)] * 3
+    assert [each.name for each in tmp_path.iterdir()] == ["file.txt"]

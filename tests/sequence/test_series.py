@@ -55,7 +55,9 @@ def test_a_series_in_several_folds_is_refused(preprocessed: Layout, tmp_path: Pa
     folds = pd.read_parquet(preprocessed.folds)
     found = read_slices_by_series(preprocessed, "train")
     last = found.ids[found.starts[1] - 1]  # of the first series
+    # a series whose slices name two patients, each in one fold
     folds.loc[folds["ID"] == last, "fold"] = (folds["fold"] + 1) % 5
+    folds.loc[folds["ID"] == last, "PatientID"] = "another"
     write_table(folds, layout.folds)
     with pytest.raises(
         UserError, match=f"folds.parquet has series in several folds, with {last}; a second stage needs"
