@@ -42,5 +42,11 @@ rm -f .venv/*.stamp
 [ -x "$PYTHON" ] || run "$python" -m venv --clear .venv
 quiet=
 [ -t 1 ] || quiet=--quiet # pip's own bars in a terminal, no list of hundreds of files in a log
-run "$PYTHON" -m pip install --disable-pip-version-check $quiet --requirement "$lock"
+# two packages come as sources alone: they are built by the locked setuptools, not by whatever pip would fetch for it
+sed -n '/^setuptools==/,/[^\\]$/p' "$lock" >.venv/build.lock
+for part in .venv/build.lock "$lock"; do
+    # shellcheck disable=SC2086 # an option or none
+    run "$PYTHON" -m pip install --disable-pip-version-check $quiet --require-hashes --no-build-isolation \
+        --requirement "$part"
+done
 echo "$wanted" >".venv/$lock.stamp"

@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
     def add_folds(self, what: str) -> None:
         """Add `--fold`, a list of folds without repetition. what: the networks of these folds do."""
         self.add_argument(
-            "--fold", type=int, nargs="+", action=_Distinct, required=True, metavar="K", help=f"{what}, from 0"
+            "--fold", type=int, nargs="+", action=Distinct, required=True, metavar="K", help=f"{what}, from 0"
         )
 
     def add_epoch(self) -> None:
@@ -44,17 +44,18 @@ class Parser(argparse.ArgumentParser):
             "--epochs",
             type=positive,
             nargs="+",
-            action=_Distinct,
+            action=Distinct,
             default=[2, 3],
             metavar="E",
             help="epochs whose checkpoints predict (default 2 3)",
         )
 
 
-class _Distinct(argparse.Action):
+class Distinct(argparse.Action):
     """Store a list of values, each once, in the order given."""
 
     def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        """Store them: argparse calls this."""
         setattr(namespace, self.dest, list(dict.fromkeys(values)))
 
 

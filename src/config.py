@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from src.config_errors import explain
-from src.errors import UserError
+from src.errors import UserError, shortened
 from src.labels import LABELS
 
 
@@ -142,14 +142,14 @@ class TrainingConf(_Section):
     optimizer: OptimizerConf
     scheduler: SchedulerConf
     ema_decay: _Float | None = Field(default=None, gt=0, lt=1)  # None: no averaging
-    epochs: _Int = Field(ge=1)
-    batch_size: _Int = Field(ge=2)
+    epochs: _Int = Field(ge=1, le=10_000)
+    batch_size: _Int = Field(ge=2, le=1 << 16)
     accumulate: _Int = Field(default=1, ge=1)
     precision: Literal["fp16", "bf16", "none"]
     compile: StrictBool = False
-    workers: _Int = Field(ge=0)
+    workers: _Int = Field(ge=0, le=1024)
     save_steps: _Int = Field(ge=0)
-    seed: _Int = Field(ge=0)
+    seed: _Int = Field(ge=0, le=2**63 - 1)
 
     @field_validator("label_weights")
     @classmethod
@@ -164,8 +164,8 @@ class Config(TrainingConf):
 
     WHAT: ClassVar[str] = "a classifier's conf, such as conf/efficientnet-b2.yaml"
     network: NetworkConf
-    image_size: _Int = Field(ge=32)
-    neighbours: _Int = Field(default=0, ge=0)
+    image_size: _Int = Field(ge=32, le=4096)
+    neighbours: _Int = Field(default=0, ge=0, le=50)
     windows: tuple[WindowConf, ...] = Field(min_length=1)
     window_jitter: WindowJitterConf
     augment: tuple[TransformConf, ...]
@@ -294,7 +294,9 @@ def _parse_yaml(text: str, where: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"{where}: not valid YAML: {error}") from error
+        raise UserError(f"{where}: not valid YAML: {shortened(error, 500)}") from error
+    except RecursionError:
+        raise UserError(f"{where}: not valid YAML: nested too deeply") from None
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

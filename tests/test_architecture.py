@@ -52,13 +52,15 @@ def test_nothing_happens_at_import(repository: Path) -> None:
 def test_the_lock_pins_and_hashes_the_requirements(repository: Path, name: str) -> None:
     asked = re.findall(r"^([\w-]+)==(\S+)$", (repository / f"{name}.txt").read_text(), flags=re.MULTILINE)
     assert asked
-    # what only some need is locked with the tests' requirements
-    lock = (repository / f"{name.replace('dask', 'dev')}.lock").read_text()
+    lock = (repository / f"{name}.lock").read_text()
     locked = {key.lower().replace("_", "-"): rest for key, rest in re.findall(r"^([\w-]+)==(.*)$", lock, re.MULTILINE)}
     for package, version in asked:
         assert locked[package.lower().replace("_", "-")].split()[0] == version, package
     packages = re.split(r"\n(?=[a-z])", lock.split("\n", 1)[1])
     assert all("--hash=sha256:" in package for package in packages)
+    # the tests run what the others install
+    tested = (repository / "requirements-dev.lock").read_text()
+    assert [each for each in re.findall(r"^[\w-]+==\S+", lock, re.MULTILINE) if f"\n{each}" not in f"\n{tested}"] == []
 
 
 def test_the_readme_explains_every_package(repository: Path) -> None:
@@ -81,7 +83,7 @@ def test_the_top_level_is_the_cards(repository: Path) -> None:
     card = {"bin", "cache", "conf", "input", "model", "src", "submission", "requirements.txt", "README.md", "LICENSE"}
     around = {"tests", "benchmarks", "docs", "pyproject.toml", ".ci", ".gitignore"}
     around |= {"CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", ".github", ".pre-commit-config.yaml"}
-    around |= {"requirements-dask.txt", "requirements-dev.txt", "requirements.lock", "requirements-dev.lock"}
+    around |= {f"requirements{which}.{kind}" for which in ("", "-dask", "-dev") for kind in ("txt", "lock")}
     assert card <= top
     assert top <= card | around
 

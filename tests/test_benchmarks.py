@@ -20,6 +20,7 @@ RUNS = {
         ["--slices", "30", "--rounds", "1", "--image-size", "64", "--workers", "1", "--index", "1000"],
         ["A training sample of 64 x 64", "Loaders", "Memory over an index of 1000 slices"],
     ),
+    "decoder": (["--slices", "2", "--rounds", "1"], ["Decoding 2 slices"]),
     "predict": (
         [
             "--confs",
@@ -75,7 +76,7 @@ RUNS = {
 }
 
 
-WITH_HEAD_CT = ("loader", "predict", "train")  # preprocess takes slices of 512 x 512 alone
+WITH_HEAD_CT = ("decoder", "loader", "predict", "train")  # preprocess takes slices of 512 x 512 alone
 
 
 @pytest.fixture(scope="module")

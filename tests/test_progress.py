@@ -13,3 +13,12 @@ def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[st
 def test_nothing_on_other_processes(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(progress(range(3), desc="counting", shown=False)) == [0, 1, 2]
     assert capsys.readouterr().err == ""
+
+
+def test_plain_lines_where_a_terminal_is_dumb(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+    assert list(progress(range(3), desc="counting")) == [0, 1, 2]
+    assert capsys.readouterr().err.startswith("counting: 3 of 3 in ")

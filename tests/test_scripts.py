@@ -1,6 +1,8 @@
 """The scripts as a user meets them: help, mistakes, signals."""
 
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -245,3 +247,39 @@ def test_a_signal_reaches_what_a_script_runs(
     finally:
         process.kill()
     assert log.read_text() == "started\ntold\n"
+
+
+def _side_by_side(repository: Path, tmp_path: Path, commands: list[str]) -> subprocess.Popen[str]:
+    """A script that starts some shell commands beside each other, and waits for all."""
+    (tmp_path / "bin").mkdir()
+    shutil.copy(repository / "bin/_common.sh", tmp_path / "bin")
+    starts = "".join(f"start sh -c {shlex.quote(command)}\n" for command in commands)
+    script = tmp_path / "bin/both.sh"
+    script.write_text(f'set -eu\n. "$(dirname "$0")/_common.sh"\n{starts}finish\necho after\n')
+    return subprocess.Popen(["sh", str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_signal_reaches_all_that_a_script_started(repository: Path, tmp_path: Path) -> None:
+    wait = "trap 'echo told; exit 75' TERM; echo begun; while :; do sleep 0.05; done"
+    process = _side_by_side(repository, tmp_path, [wait, wait])
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["begun\n", "begun\n"]
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=20)
+    assert (process.returncode, output) == (75, "told\ntold\n")
+
+
+@pytest.mark.parametrize(
+    ("commands", "status", "output"),
+    [
+        (["exit 2", "sleep 0.2; echo other"], 2, "other\n"),  # the other runs to its end
+        (["echo one", "exit 3"], 3, "one\n"),
+        (["echo one", "sleep 0.2; echo two"], 0, "one\ntwo\nafter\n"),
+    ],
+)
+def test_the_first_status_that_is_not_0_is_the_scripts(
+    repository: Path, tmp_path: Path, commands: list[str], status: int, output: str
+) -> None:
+    process = _side_by_side(repository, tmp_path, commands)
+    found, _ = process.communicate(timeout=20)
+    assert (process.returncode, found) == (status, output)

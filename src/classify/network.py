@@ -63,7 +63,7 @@ class BackboneParts:
 
 
 class Network(nn.Module):
-    """From slices to logits: windows, ImageNet's normalisation, backbone."""
+    """From slices to logits: windows, the normalisation that the backbone's weights were trained with, backbone."""
 
     def __init__(
         self,
@@ -79,8 +79,9 @@ class Network(nn.Module):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         # the three windows of a slice correspond to red, green and blue; with other numbers these repeat
         rgb = rgb_of_channels(n_slices * len(windows))
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[None, rgb, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD)[None, rgb, None, None], persistent=False)
+        mean, std = normalisation(backbone)
+        self.register_buffer("mean", torch.tensor(mean)[None, rgb, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[None, rgb, None, None], persistent=False)
         self.to(memory_format=self.memory_format)
 
     def forward(self, images: torch.Tensor, jitter: torch.Tensor | None = None) -> torch.Tensor:
@@ -111,6 +112,13 @@ class Network(nn.Module):
     def _channels(self, images: torch.Tensor, jitter: torch.Tensor | None) -> torch.Tensor:
         views = (self.windows(images, jitter) - self.mean) / self.std
         return views.contiguous(memory_format=self.memory_format)
+
+
+def normalisation(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of red, green and blue: those of timm's weights of a backbone, else ImageNet's."""
+    cfg = getattr(backbone, "pretrained_cfg", {})
+    mean, std = tuple(cfg.get("mean") or ()), tuple(cfg.get("std") or ())
+    return (mean, std) if len(mean) == len(std) == 3 else (IMAGENET_MEAN, IMAGENET_STD)
 
 
 @torch.inference_mode()

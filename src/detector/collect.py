@@ -231,7 +231,7 @@ def _classifiers(chosen: Sequence[_Part]) -> dict[str, Config]:
         of, conf = source.provenance, source.folder.conf
         config = load_config(conf)
         metadata = read_metadata(source.checkpoint, ClassifierMetadata)
-        if metadata != ClassifierMetadata.of(config, of.fold, of.epoch, metadata.data_fingerprint):
+        if metadata != ClassifierMetadata.of(config, of.fold, of.epoch, metadata.data_fingerprint, metadata.patients):
             raise UserError(f"{conf} is not the conf of {source.checkpoint}", step="train")
         if tta_name(config) != of.tta:  # prediction may have had other views
             config = parse_config(config.model_dump(mode="json") | {"tta": parse_tta(of.tta)}, Config, str(conf))

@@ -177,7 +177,8 @@ def _check(header: Header) -> None:
 def _text(dataset: pydicom.Dataset, tag: str) -> str:
     value = dataset.get(_TEXT_TAGS[tag])
     value = None if value is None else value.value
-    return "" if value is None else str(value).strip()
+    # some character sets decode to halves of characters, which no file can hold
+    return "" if value is None else str(value).strip().encode("utf-8", "replace").decode()
 
 
 def _number(dataset: pydicom.Dataset, tag: str, default: float | None = None) -> float:

@@ -69,18 +69,28 @@ def fit_steps(probabilities: np.ndarray, targets: np.ndarray) -> Steps:
     """Fit isotonic regression to each label: (N, 6) twice.
 
     Its lowest step is often exactly 0, where a single missed bleed makes the loss infinite. Therefore no step is closer
-    to 0 or 1 than the rule of succession (Laplace, 1774) allows after N slices without an exception.
+    to 0 or 1 than the rule of succession (Laplace, 1774) allows after as many slices as the step has without an
+    exception; where that would break the order, a step takes the value of the next one.
 
     Source: Zadrozny, Elkan, "Transforming classifier scores into accurate multiclass probability estimates", KDD 2002.
     """
     from sklearn.isotonic import IsotonicRegression  # here: it takes a second to import, and is seldom needed
 
-    surest = 1 / (len(targets) + 2)
     points = []
     for j in range(len(LABELS)):
         fitted = IsotonicRegression(out_of_bounds="clip").fit(probabilities[:, j], targets[:, j])
-        points.append((fitted.X_thresholds_, np.clip(fitted.y_thresholds_, surest, 1 - surest)))
+        steps, counts = np.unique(np.round(fitted.predict(probabilities[:, j]), 12), return_counts=True)
+        by_step = _no_surer(steps, counts)
+        points.append((fitted.X_thresholds_, by_step[np.searchsorted(steps, fitted.y_thresholds_ - 1e-9)]))
     return Steps(points)
+
+
+def _no_surer(steps: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Rising steps (S,), none closer to 0 or 1 than 1 / (its count + 2), and still rising."""
+    surest = 1 / (counts + 2)
+    low = np.minimum.accumulate(np.maximum(steps, surest)[::-1])[::-1]
+    high = np.maximum.accumulate(np.minimum(steps, 1 - surest))
+    return np.where(steps < 0.5, low, high)
 
 
 # the choices of --calibrate: from probabilities (N, 6) and targets (N, 6) to a calibration

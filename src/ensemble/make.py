@@ -19,7 +19,7 @@ from src.ensemble.assemble import (
     score_out_of_fold,
 )
 from src.ensemble.bag import Member
-from src.ensemble.manifest import Inputs, write_manifest
+from src.ensemble.manifest import Inputs, read_submission_entry, write_manifest
 from src.ensemble.submission import check_submission, make_submission, read_sample
 from src.errors import UserError
 from src.evaluate.out_of_fold import Truth, read_truth
@@ -132,6 +132,16 @@ def _write_out_of_fold(path: Path, bagged: Member, truth: Truth) -> None:
 def beside(output: Path, name: str) -> Path:
     """The path of a file beside a submission: `manifest.json` for `submission.csv`, `x.manifest.json` for `x.csv`."""
     return output.with_name(name if output.stem == "submission" else f"{output.stem}.{name}")
+
+
+def require_as_made(submission: Path) -> None:
+    """Raise UserError where a manifest lies beside a submission, and names other bytes. One made elsewhere has none."""
+    manifest = beside(submission, "manifest.json")
+    if not manifest.is_file():
+        return
+    named = read_submission_entry(manifest)
+    if Path(named["path"]).name == submission.name and named["sha256"] != file_sha256(submission):
+        raise UserError(f"{submission} is damaged or was changed: {manifest} names other bytes", step="ensemble")
 
 
 def _slice_ids(sample: pd.DataFrame) -> pd.Index:

@@ -5,12 +5,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from src.arguments import Parser, positive
+from src.arguments import Distinct, Parser, positive
 from src.config import load_config, load_sequence_config
 from src.ensemble.blend import BLENDS, NoLeastLoss
 from src.ensemble.calibrate import CALIBRATIONS
 from src.ensemble.fresh import require_fresh
-from src.ensemble.make import Made, Scored, make, require_other_place, write
+from src.ensemble.make import Made, Scored, make, require_as_made, require_other_place, write
 from src.ensemble.manifest import Inputs, read_manifest
 from src.ensemble.recipe import OneFoldAlone, Recipe
 from src.ensemble.submission import check_submission, read_sample, read_submission, score_submission
@@ -26,9 +26,11 @@ _log = logging.getLogger(__name__)
 def check(path: Path, sample: Path, truth: Path | None) -> str:
     """Check any submission against the rows of the sample, score it if the truth is given, and return a report.
 
-    Raises UserError for other rows, and for labels that are not probabilities.
+    Raises UserError for other rows, for labels that are not probabilities, and for bytes other than those that the
+    manifest beside it names.
     """
     submission = read_submission(path)
+    require_as_made(path)
     check_submission(submission, read_sample(sample), str(path))
     labels = submission["Label"]
     lines = [
@@ -149,7 +151,15 @@ def _parser() -> Parser:
     making.add_argument("--calibrate", choices=CALIBRATIONS, default="none", help="calibrate each label (default none)")
     run = parser.add_argument_group("make a submission from a whole run, as bin/ensemble.sh does; with --root")
     run.add_argument("--confs", type=Path, nargs="+", metavar="CONF", help="classifiers: files of conf/")
-    run.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4], metavar="K", help="(default 0 1 2 3 4)")
+    run.add_argument(
+        "--folds",
+        type=int,
+        nargs="+",
+        action=Distinct,
+        default=[0, 1, 2, 3, 4],
+        metavar="K",
+        help="(default 0 1 2 3 4)",
+    )
     run.add_argument("--epochs", type=positive, nargs="+", default=[2, 3], metavar="E", help="(default 2 3)")
     run.add_argument("--sequences", type=Path, nargs="*", default=[], metavar="CONF", help="files of conf/sequence/")
     run.add_argument(

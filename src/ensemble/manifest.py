@@ -105,5 +105,14 @@ def read_manifest(path: Path) -> tuple[Inputs, dict[str, str]]:
     return inputs, made
 
 
+def read_submission_entry(path: Path) -> dict[str, str]:
+    """The `path` and `sha256` that a manifest has of its submission. Raises UserError if it is no manifest."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))["submission"]
+        return {key: str(said[key]) for key in ("path", "sha256")}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is no manifest of a submission ({type(error).__name__}: {error})") from error
+
+
 def _named(path: Path) -> dict[str, Any]:
     return {"path": str(path.resolve()), "sha256": file_sha256(path)}

@@ -6,6 +6,7 @@ with the task itself. Larger objects would be sent to one worker first, and woul
 
 import argparse
 import os
+import signal
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
@@ -76,7 +77,11 @@ def run_tasks(
 
 
 def _unless_orphaned(parent: int, function: Callable[..., Any], *task: Any) -> Any:
-    """Run a task, unless the parent was killed: its workers would otherwise go on with the tasks they already have."""
+    """Run a task, unless the parent was killed: its workers would otherwise go on with the tasks they already have.
+
+    Ctrl-C reaches the workers of a terminal too; the parent, which ends them, says so alone.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if os.getppid() != parent:
         os._exit(0)
     return function(*task)

@@ -1,5 +1,6 @@
 """Draw the slices of many DICOM files side by side in one picture, as a radiologist would look at them."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,27 +13,37 @@ from src.dicom import UnreadableDicom, read_hounsfield
 from src.errors import UserError, first_few, run_command
 from src.files.atomic import replacing
 
+_log = logging.getLogger(__name__)
+
+_BLACK = np.full((2, 2), -1000, dtype=np.float32)  # air
 VIEWS = {"brain": 0, "blood": 1, "soft": 2}  # channel of THREE_WINDOWS
 
 
 def montage(paths: Sequence[Path], views: Sequence[str], size: int, columns: int) -> np.ndarray:
     """Draw DICOM files as tiles of size x size: (rows, columns, 3) uint8 BGR.
 
-    Each of `views` (names of VIEWS, or "all": the three windows as red, green and blue) has its own block of rows.
-    Raises UserError for a file that is not a readable slice.
+    Each of `views` (names of VIEWS, or "all": the three windows as red, green and blue) has its own block of rows. The
+    place of a file that is not a readable slice stays black, and a warning names it. Raises UserError where none is
+    readable.
     """
-    try:
-        slices = [read_hounsfield(path) for path in paths]
-    except UnreadableDicom as error:
-        raise UserError(f"a file of {first_few(paths)} is not a readable slice ({error.reason}: {error})") from error
+    slices, unreadable = [], []
+    for path in paths:
+        try:
+            slices.append(read_hounsfield(path))
+        except UnreadableDicom as error:
+            slices.append(_BLACK)
+            unreadable.append(f"{path} ({error.reason}: {error})")
+    if len(unreadable) == len(slices):
+        raise UserError(f"none of {len(slices)} files is a readable slice: {first_few(unreadable)}")
+    for each in unreadable:
+        _log.warning("left black: %s", each)
     tiles = [_tile(hu, view, size) for view in views for hu in _padded(slices, columns)]
     rows = [np.hstack(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
     return np.vstack(rows)
 
 
 def _padded(slices: list[np.ndarray], columns: int) -> list[np.ndarray]:
-    air = np.full((2, 2), -1000, dtype=np.float32)
-    return slices + [air] * (-len(slices) % columns)
+    return slices + [_BLACK] * (-len(slices) % columns)
 
 
 def _tile(hu: np.ndarray, view: str, size: int) -> np.ndarray:

@@ -44,6 +44,15 @@ def errors_explained(config: TrainingConf) -> Iterator[None]:
                 f"a process that loads slices was ended ({died[1]}), as happens where memory runs out; give fewer "
                 "workers or a smaller batch_size, and in a container more shared memory (Docker: shm-size)"
             ) from error
+        if re.search(r"</torch_|shared memory file|shm_open", said):
+            raise UserError(
+                "the shared memory (/dev/shm) by which loader processes hand over batches is full; set workers: 0, or "
+                "give the container more of it (Docker: shm-size, 64 MB by default)"
+            ) from error
+        if re.search(r"ancdata|Too many open files", said):
+            raise UserError(
+                "too few file descriptors for loader processes; raise the limit (ulimit -n 65536), or set workers: 0"
+            ) from error
         if re.search(r"Connection (closed|reset) by peer|Broken pipe", said):
             raise UserError(
                 "another process of this run has ended, and says why where it ran; the same command goes on after the "

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from src.classify.network import Windows, build_network, require_embeddings
+from src.classify.network import IMAGENET_MEAN, IMAGENET_STD, Windows, build_network, require_embeddings
 from src.config import Config, WindowConf
 from src.ct.hounsfield import to_unit
 from src.ct.windows import THREE_WINDOWS, Window, apply_windows
@@ -169,3 +169,20 @@ def test_an_architecture_whose_logits_are_no_layer_of_its_embeddings_is_refused(
     odd = build_network(make_config("network.architecture=timm/efficientvit_m0", "image_size=224"))
     with pytest.raises(UserError, match="it can have no second stage"):  # batch norm before its last layer
         require_embeddings(odd, 224, 1)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        ("timm/vit_tiny_patch16_224", ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))),
+        ("timm/resnet10t", (IMAGENET_MEAN, IMAGENET_STD)),
+        ("se_resnext50_32x4d", (IMAGENET_MEAN, IMAGENET_STD)),
+    ],
+)
+def test_channels_are_normalised_as_the_weights_were_trained(
+    architecture: str, expected: tuple[tuple[float, ...], tuple[float, ...]], make_config: Callable[..., Config]
+) -> None:
+    network = build_network(make_config(f"network.architecture={architecture}", "image_size=64"))
+    mean, std = expected
+    assert network.mean.flatten().tolist() == pytest.approx(mean)
+    assert network.std.flatten().tolist() == pytest.approx(std)

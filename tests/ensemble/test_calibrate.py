@@ -37,7 +37,14 @@ def test_steps_equal_pooled_means() -> None:
     for j in range(6):
         order = np.argsort(probabilities[:, j])
         expected = isotonic_regression(targets[order, j].astype(float))
-        np.testing.assert_allclose(calibrated[order, j], np.clip(expected, 1 / 302, 301 / 302), atol=1e-9)
+        counts = np.array([(expected == value).sum() for value in expected])
+        sure = (expected < 1 / (counts + 2)) | (expected > 1 - 1 / (counts + 2))
+        np.testing.assert_allclose(calibrated[order, j][~sure], expected[~sure], atol=1e-9)
+        assert sure.any()
+        assert (np.diff(calibrated[order, j]) >= 0).all()
+        assert (calibrated[order, j][expected == 0] <= 1 / (counts[expected == 0] + 2) + 1e-12).all()
+        assert (calibrated > 0).all()
+        assert (calibrated < 1).all()
 
 
 def test_no_step_is_surer_than_the_data_allow() -> None:
@@ -45,7 +52,17 @@ def test_no_step_is_surer_than_the_data_allow() -> None:
     probabilities = np.tile(np.linspace(0.1, 0.9, 98)[:, None], 6)
     steps = fit_steps(probabilities, (probabilities > 0.5).astype(np.uint8))
     found = steps(np.array([[0.0] * 6, [1.0] * 6]))
-    np.testing.assert_allclose(found, [[0.01] * 6, [0.99] * 6])
+    np.testing.assert_allclose(found, [[1 / 51] * 6, [50 / 51] * 6])  # 49 slices on each step
+
+
+def test_a_small_step_beside_a_large_one_stays_in_order() -> None:
+    # two slices alone at the bottom would get 1/4, more than the 1/10 of the forty above them
+    probabilities = np.repeat(np.append([0.1, 0.2], np.linspace(0.3, 0.4, 40))[:, None], 6, axis=1)
+    targets = np.zeros((42, 6), dtype=np.uint8)
+    targets[[5, 15, 25, 41]] = 1
+    calibrated = fit_steps(probabilities, targets)(probabilities)
+    assert (np.diff(calibrated, axis=0) >= 0).all()
+    assert 0 < calibrated[0, 0] <= calibrated[2, 0] < 0.25
 
 
 def test_none_is_none() -> None:

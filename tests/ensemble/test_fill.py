@@ -1,8 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pytest
 
 from src.ensemble.bag import Member
-from src.ensemble.fill import FROM_NEIGHBOURS, FROM_PREVALENCE, fill_rejected
+from src.ensemble.fill import FROM_NEIGHBOURS, FROM_PREVALENCE, fill_from_store, fill_rejected
+from src.errors import UserError
+from src.files.layout import Layout
+from src.files.tables import read_table, write_table
 
 PREVALENCE = np.array([0.14, 0.004, 0.05, 0.035, 0.05, 0.06])
 # two series; ID_a2 and ID_a3, ID_b0 and all of ID_c's were rejected, ID_d even in its header
@@ -50,3 +56,14 @@ def test_what_was_predicted_stays() -> None:
     same, counts = fill_rejected(BAGGED, pd.Index([]), TABLE, PREVALENCE)
     assert same is BAGGED
     assert not counts
+
+
+def test_a_table_of_another_input_than_the_store_is_told(preprocessed: Layout, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    for name in ("test", "train.parquet"):
+        (tmp_path / "cache" / name).symlink_to(preprocessed.root / "cache" / name)
+    (rejected,) = pd.read_csv(preprocessed.store("test") / "rejected.csv")["ID"]
+    table = read_table(preprocessed.table("test"), ["ID"], step="")
+    write_table(table[table["ID"] != rejected], tmp_path / "cache/test.parquet")
+    with pytest.raises(UserError, match=rf"test.parquet lacks 1 rejected slices, {rejected}: it is of another input"):
+        fill_from_store(BAGGED, pd.Index([rejected]), Layout(tmp_path))

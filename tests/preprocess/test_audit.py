@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from src.errors import UserError
 from src.files.layout import Layout
 from src.files.tables import read_table, write_table
 from src.labels import LABELS
@@ -147,3 +148,16 @@ def test_a_leak_is_kept_and_fails_the_run(preprocessed: Layout, tmp_path: Path, 
     assert result.stderr.startswith(f"error: in several folds: 1 patients ({patient})")
     assert result.stderr.endswith("folds.parquet; run sh bin/preprocess.sh\n")
     assert patient in json.loads((tmp_path / "cache/audit.json").read_text())["between_folds"]["patients"]["examples"]
+
+
+def test_a_table_and_a_store_of_different_inputs_are_told(preprocessed: Layout, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    for name in ("train", "folds.parquet"):
+        (tmp_path / "cache" / name).symlink_to(preprocessed.root / "cache" / name)
+    table = read_table(preprocessed.table("train"), [], step="")
+    write_table(table.iloc[:-4], tmp_path / "cache/train.parquet")
+    with pytest.raises(
+        UserError, match=r"train has [34] slices that .*train.parquet lacks, .* different inputs"
+    ) as told:
+        read_audited_split(Layout(tmp_path), "train")
+    assert told.value.step == "preprocess"

@@ -33,5 +33,13 @@ def test_tiles_are_the_windows(paths: list[Path]) -> None:
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="missing_file"):
+    with pytest.raises(UserError, match=r"none of 1 files is a readable slice: .*none.dcm \(missing_file"):
         montage([tmp_path / "none.dcm"], ["all"], 64, 1)
+
+
+def test_one_unreadable_file_of_some_costs_its_tile(paths: list[Path], tmp_path: Path, capsys) -> None:
+    picture = montage([paths[0], tmp_path / "none.dcm", paths[1]], ["brain"], size=64, columns=3)
+    assert not picture[:, 64:128].any()
+    assert picture[:, :64].any()
+    assert picture[:, 128:].any()
+    assert f"left black: {tmp_path / 'none.dcm'} (missing_file: no such file)" in capsys.readouterr().err

@@ -1,3 +1,4 @@
+import re
 import shutil
 import sys
 from collections import Counter
@@ -17,7 +18,7 @@ from src.classify.network import build_network
 from src.classify.predict import predict
 from src.config import Config, dump_config
 from src.errors import Stopped, UserError
-from src.files.checksum import file_sha256
+from src.files.checksum import file_sha256, write_sealed
 from src.files.embeddings import Embeddings
 from src.files.image_store import ImageStore
 from src.files.layout import Layout
@@ -188,7 +189,10 @@ def test_embeddings_of_another_fold_are_refused(
     assert of_another.value.step == "sequence"
     for split in ("train", "test"):  # and a note that lies
         note = layout.fold(classifier.name, 0).embeddings(split, 3).with_suffix(".json")
-        note.write_text(note.read_text().replace('"fold": 1', '"fold": 0'))
+        text = re.sub(
+            r"(sealed-xxh3-64:)\w{16}", rf"\g<1>{'0' * 16}", note.read_text().replace('"fold": 1', '"fold": 0')
+        )
+        write_sealed(note, text.encode())
         with pytest.raises(UserError, match="may have seen held-out slices") as seen:
             read_embedded_slices(classifier, 0, 3, layout, split)
         assert seen.value.step == "train"

@@ -81,7 +81,7 @@ def test_its_predictions_are_out_of_fold_and_of_the_test_set(
         assert each.provenance.split == split
         assert each.provenance.checkpoint == file_sha256(folder.checkpoint(2))
         assert each.provenance.classifier_checkpoint == file_sha256(layout.fold(classifier.name, 1).checkpoint(3))
-    require_fresh([valid, test], layout)
+    require_fresh([valid.path, test.path], layout)
     before = {path: path.stat().st_mtime_ns for path in folder.path.glob("*.parquet")}
     predict(sequence_config, classifier, 1, ["valid", "test"], 3, layout)
     assert {path: path.stat().st_mtime_ns for path in folder.path.glob("*.parquet")} == before

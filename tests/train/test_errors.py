@@ -38,6 +38,10 @@ FAILURES = {
     "another process of this run has ended, and says why where it ran": lambda: _raise(
         RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4242")
     ),
+    r"the shared memory \(/dev/shm\) .* is full; set workers: 0, .*shm-size": lambda: _raise(
+        RuntimeError("unable to write to file </torch_4242_1234_0>: No space left on device (28)")
+    ),
+    r"too few file descriptors .* \(ulimit -n 65536\)": lambda: _raise(RuntimeError("received 0 items of ancdata")),
     r"torch.compile cannot .* \(RuntimeError: no C\+\+ compiler\); set compile: false": lambda: _raise(
         InductorError(RuntimeError("no C++ compiler"), None)
     ),
