@@ -139,9 +139,8 @@ def test_checking_and_scoring(own: Path, run: Run, refused: Refused) -> None:
     assert "average precision" in result.stdout
     lines = submission.read_text().splitlines(keepends=True)
     submission.write_text("".join([*lines[:5], f"{lines[5].split(',')[0]},0.123456\n", *lines[6:]]))
-    refused(
-        ["--check", str(submission), "--sample", sample], "is damaged or was changed"
-    )  # as the manifest beside it says
+    # as the manifest beside it says
+    refused(["--check", str(submission), "--sample", sample], "is damaged or was changed", step="ensemble")
     submission.with_name("manifest.json").unlink()
     submission.write_text("".join([*lines[:5], *lines[6:]]))
     refused(["--check", str(submission), "--sample", sample], "lacks 1 rows of the sample submission")
