@@ -90,6 +90,8 @@ def main() -> None:
             for burners in (0, 2):
                 speed = images_per_second(SETTINGS[name], burners, arguments)
                 found.setdefault((name, burners), []).append(speed)
+                # as it goes: all settings take minutes
+                print(f"{name}, beside {burners}: {speed:.1f} images/s", file=sys.stderr, flush=True)
     first = arguments.settings[0]
     rows = []
     for name in arguments.settings:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from src.errors import UserError, first_few
 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+MAX_EXTRACTED = 1 << 30  # bytes of a file that is read whole; Kaggle's largest CSV takes an eighth of it
 
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _SIGNATURE = b"PK\3\4"
@@ -109,10 +110,12 @@ def find_members(archive: Path, names: list[str]) -> list[ArchiveMember | None]:
 def extract(archive: Path, names: list[str]) -> dict[str, bytes]:
     """Read some small files by name at any depth: {name: contents}, without those that are absent.
 
-    Raises UserError like `find_members`.
+    Raises UserError like `find_members`, and for a file of more than MAX_EXTRACTED bytes.
     """
     contents = {}
     for name, member in zip(names, find_members(archive, names), strict=True):
+        if member is not None and member.size > MAX_EXTRACTED:
+            raise UserError(f"{archive}: {name} inflates to {member.size} bytes; expected at most {MAX_EXTRACTED}")
         if member is not None:
             try:
                 contents[name] = member.read()

@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import warnings
 from dataclasses import asdict, dataclass
@@ -30,8 +29,10 @@ from pydicom.uid import UID, JPEG2000TransferSyntaxes
 
 from src.dicom.file import MAX_BYTES, UnreadableDicom
 from src.dicom.header import MAX_PIXELS
+from src.errors import shortened
 
 _MAX_SECONDS = 60  # of one image; the slowest decoder takes 0.1 s for 512 x 512
+_TOO_LONG = f"the decoder took more than {_MAX_SECONDS} s"
 _MAX_MEMORY = 1 << 30  # bytes that decoding may take beyond what the libraries themselves do
 _SHARED = (
     MAX_BYTES + 4 * MAX_PIXELS
@@ -53,10 +54,19 @@ def decode(frame: bytes, layout: Layout) -> np.ndarray:
     """Decode a compressed monochrome image: (rows, columns) of an unsigned type, the cells as the decoder gives them.
 
     It runs in this process's decoder process, which the first call starts. Raises UnreadableDicom ("undecodable") if
-    the decoder refuses the image, dies, or takes more than a minute, and OSError where no process can be started.
+    the decoder refuses the image, dies of it twice, or takes more than a minute, and OSError where no process can be
+    started.
     """
     with _lock:
-        return _process().decode(frame, layout)
+        try:
+            return _process().decode(frame, layout)
+        except _Died as died:
+            if str(died) == _TOO_LONG:
+                raise UnreadableDicom("undecodable", _TOO_LONG) from None
+        try:  # what ended it may have had nothing to do with the image, such as a lack of memory
+            return _process().decode(frame, layout)
+        except _Died as died:
+            raise UnreadableDicom("undecodable", str(died)) from None
 
 
 def decode_here(frame: bytes, layout: Layout) -> np.ndarray:
@@ -92,6 +102,8 @@ def serve(messages: int, memory: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # it ends with the process that it works for
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # its parent may have left it ignored or blocked
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     warnings.simplefilter("ignore")
     logging.disable()
     shared, connection = mmap.mmap(memory, _SHARED), Connection(messages)
@@ -124,62 +136,83 @@ def _limit_memory() -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
     if pages:
         _, most = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + _MAX_MEMORY, most))
+        limit = pages * resource.getpagesize() + _MAX_MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
+
+
+class _Died(Exception):  # noqa: N818 - it names what happened
+    """The process ended in the middle of an image."""
 
 
 class _Process:
     """A running decoder process, the socket to it, and the memory that it shares with this one."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        memory = os.memfd_create("decoder")
-        os.truncate(memory, _SHARED)
-        self._shared = mmap.mmap(memory, _SHARED)
-        # what libraries print: it belongs into the message, not into the middle of ours
-        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
         package = str(Path(__file__).parents[2])
-        with theirs:
+        with contextlib.ExitStack() as stack:
+            ours, theirs = socket.socketpair()
+            stack.enter_context(theirs)
+            stack.enter_context(ours)
+            memory, printed = os.memfd_create("decoder"), os.memfd_create("printed")
+            stack.callback(os.close, memory)
+            # what libraries print: it belongs into the message, not into the middle of ours
+            self._printed = open(printed, "r+b", buffering=0)  # noqa: PTH123, SIM115 - open while the process runs
+            os.truncate(memory, _SHARED)
+            self._shared = mmap.mmap(memory, _SHARED)
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter
-                [sys.executable, "-c", f"from {__name__} import serve; serve({theirs.fileno()}, {memory})"],
+                # -P: a folder named src where the command runs is another one
+                [sys.executable, "-P", "-c", f"from {__name__} import serve; serve({theirs.fileno()}, {memory})"],
                 pass_fds=[theirs.fileno(), memory],
                 stdin=subprocess.DEVNULL,
-                stdout=self._printed,
-                stderr=self._printed,
+                stdout=printed,
+                stderr=printed,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])},
+                start_new_session=True,  # signals to the group of a command are not for it
             )
-        os.close(memory)
-        self._connection = Connection(ours.detach())
+            self._connection = Connection(ours.detach())
         try:
-            self._connection.recv_bytes()
-        except (EOFError, OSError) as error:
+            self._answer()
+        except _Died as error:
             raise ChildProcessError(f"the process that decodes images did not start: {self._said()}") from error
 
     def decode(self, frame: bytes, layout: Layout) -> np.ndarray:
-        self._printed.truncate(0)
+        """Decode an image. Raises UnreadableDicom where the decoder refuses it, and _Died."""
         try:
             self._shared[: len(frame)] = frame
-            self._connection.send_bytes(json.dumps([len(frame), asdict(layout)]).encode())
-            answer = json.loads(self._connection.recv_bytes())
-            if "error" not in answer:
-                rows, columns = answer["shape"]
-                cells = np.frombuffer(self._shared, answer["kind"], rows * columns, MAX_BYTES)
-                return cells.reshape(rows, columns).copy()
-            message = answer["error"]
-        except (EOFError, OSError):
-            message = self._how_it_ended()
+            try:
+                self._connection.send_bytes(json.dumps([len(frame), asdict(layout)]).encode())
+            except (BrokenPipeError, ConnectionResetError) as error:
+                raise _Died from error
+            answer = json.loads(self._answer())
+        except _Died:
+            raise _Died(self._how_it_ended()) from None
         except BaseException:  # a signal's, between question and answer
             self.close()
             raise
         said = self._said()
-        raise UnreadableDicom("undecodable", f"{message} ({said})" if said else message)
+        if "error" in answer:
+            raise UnreadableDicom("undecodable", _with(answer["error"], said))
+        if "Corrupt JPEG data" in said:  # libjpeg makes up the rest of the image
+            raise UnreadableDicom("undecodable", said)
+        rows, columns = answer["shape"]
+        cells = np.frombuffer(self._shared, answer["kind"], rows * columns, MAX_BYTES)
+        return cells.reshape(rows, columns).copy()
+
+    def _answer(self) -> bytes:
+        try:
+            if not self._connection.poll(_MAX_SECONDS + 10):  # it ends itself before that
+                self._process.kill()
+            return self._connection.recv_bytes()
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            raise _Died from error
 
     def _how_it_ended(self) -> str:
+        self._connection.close()  # it ends now, if it has not yet
         status = self._process.wait()
-        self.close()
         if status == -signal.SIGALRM:
-            return f"the decoder took more than {_MAX_SECONDS} s"
+            return _TOO_LONG
         how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
-        return f"the decoder was ended {how}"
+        return _with(f"the decoder was ended {how}", self._said())
 
     def _said(self) -> str:
         """What the process printed, shortened; afterwards it counts as read."""
@@ -187,16 +220,25 @@ class _Process:
         text = " ".join(self._printed.read(4096).decode(errors="replace").split())
         self._printed.seek(0)
         self._printed.truncate(0)
-        return text if len(text) <= 300 else f"{text[:300]}..."
+        return shortened(text, 300)
 
     def runs(self) -> bool:
-        return self._process.poll() is None
+        """Whether it waits for images."""
+        return not self._connection.closed and self._process.poll() is None
 
     def close(self) -> None:
         """End the process, if it still runs."""
         self._connection.close()
         self._process.kill()
         self._process.wait()
+
+    def leave_to_parent(self) -> None:
+        """Close the copies that a forked process has, by which the decoder would outlive its parent."""
+        self._connection.close()
+
+
+def _with(message: str, said: str) -> str:
+    return f"{message} ({said})" if said else message
 
 
 _lock = threading.Lock()
@@ -221,6 +263,8 @@ def _end() -> None:
 def _after_fork() -> None:
     """A forked process starts a decoder of its own: two must not talk to one."""
     global _lock, _started, _inherited
+    if _started is not None:
+        _started.leave_to_parent()
     _lock, _started, _inherited = threading.Lock(), None, _started
     atexit.unregister(_end)
 

@@ -21,6 +21,8 @@ from src.errors import first_few
 
 MAX_PIXELS = 2048 * 2048  # four times the largest matrix of a clinical CT scanner, 1024 x 1024
 
+_MAX_RESCALE = 1e6  # slopes and intercepts that are larger in size are no scanner's
+
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 
 _NUMBER_TAGS = {
@@ -170,6 +172,10 @@ def _check(header: Header) -> None:
         raise UnreadableDicom("bad_value", f"HighBit {header.high_bit} with {header.bits_stored} bits stored")
     if header.rescale_slope == 0:
         raise UnreadableDicom("bad_value", "RescaleSlope is 0: every pixel would have the same HU")
+    if max(abs(header.rescale_slope), abs(header.rescale_intercept)) > _MAX_RESCALE:
+        raise UnreadableDicom(
+            "bad_value", f"a rescale by {header.rescale_slope:g} and {header.rescale_intercept:g}, which gives no HU"
+        )
     if header.pixel_representation not in (0, 1):
         raise UnreadableDicom("bad_value", f"PixelRepresentation {header.pixel_representation}; expected 0 or 1")
 
@@ -210,7 +216,7 @@ def _values(dataset: pydicom.Dataset, tag: str) -> tuple[float, ...]:
     the header.
     """
     element = dataset.get_item(_NUMBER_TAGS[tag])
-    if element is None or not element.value:
+    if element is None or element.value is None or (hasattr(element.value, "__len__") and not len(element.value)):
         return ()
     vr = element.VR or dictionary_VR(_NUMBER_TAGS[tag])  # with implicit VR, the VR is that of the standard's dictionary
     if isinstance(element, RawDataElement) and vr in ("DS", "IS"):

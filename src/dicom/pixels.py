@@ -106,8 +106,8 @@ class _Element(NamedTuple):
 def _pixel_element(data: bytes, at: int) -> _Element:
     """The pixel data element at offset `at` of a file, without copying its value (PS3.5 7.1).
 
-    Its own bytes say how it is encoded, whatever the transfer syntax: an implicit length would be odd where it is read
-    from the two letters of an explicit VR, and lengths are even.
+    Its own bytes say how it is encoded, whatever the transfer syntax: lengths are even, and OW, OB and UN, read as the
+    length of an implicit element, would be odd.
     """
     tag = data[at : at + 4]
     if tag not in (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"):
@@ -116,7 +116,7 @@ def _pixel_element(data: bytes, at: int) -> _Element:
     order: Literal["little", "big"] = "little" if little else "big"
     vr = data[at + 4 : at + 6] if data[at + 6 : at + 8] == b"\0\0" else b""
     explicit = vr in (b"OW", b"OB", b"UN")
-    if not explicit and vr.isalpha() and vr.isupper():
+    if not explicit and vr.isalpha() and vr.isupper() and vr[0] % 2:  # else it is the length of an implicit one
         raise UnreadableDicom("bad_value", f"pixel data of the kind {vr.decode()}; expected OW or OB")
     start = at + (12 if explicit else 8)
     length = int.from_bytes(data[start - 4 : start], order)
@@ -180,10 +180,16 @@ def _padding_range(header: Header) -> tuple[int, int] | None:
     """The range of stored values that are padding, both ends included (PS3.3 C.7.5.1.1.2); None if there are none."""
     if np.isnan(header.padding_value):
         return None
-    low, high = sorted((int(header.padding_value), int(header.padding_limit)))
+    low, high = sorted(_as_stored(int(value), header) for value in (header.padding_value, header.padding_limit))
     least, most = _stored_limits(header)
     # no pixel can have a value that the stored bits cannot hold, such as -2000 in 12 unsigned bits
     return (low, high) if least <= low and high <= most else None
+
+
+def _as_stored(padding: int, header: Header) -> int:
+    """A padding value as pixels have it: some writers state it as unsigned where pixels are signed."""
+    size = 1 << header.bits_stored
+    return padding - size if header.pixel_representation == 1 and size // 2 <= padding < size else padding
 
 
 def _padding(stored: np.ndarray, header: Header) -> np.ndarray | None:

@@ -155,3 +155,10 @@ def test_small_files_are_taken_out(archive: Path) -> None:
     archive.write_bytes(data.replace(b"ID,Label\n", b"ID,Lobel\n"))
     with pytest.raises(UserError, match=r"is damaged: stage_2_train.csv in .* does not have the checksum"):
         extract(archive, ["stage_2_train.csv"])
+
+
+def test_a_file_that_inflates_to_more_than_any_table(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert extract(archive, ["stage_2_train.csv"]) == {"stage_2_train.csv": b"ID,Label\n"}
+    monkeypatch.setattr("src.dicom.archive.MAX_EXTRACTED", 8)
+    with pytest.raises(UserError, match=r"stage_2_train.csv inflates to 9 bytes; expected at most 8"):
+        extract(archive, ["stage_2_train.csv"])

@@ -70,3 +70,17 @@ def test_an_encoding_under_a_transfer_syntax(encoding: str, claim: UID, encoded:
     with pytest.raises(UnreadableDicom, match=expected) as refused:
         read_hounsfield(path)
     assert refused.value.reason == "bad_value"
+
+
+def test_an_implicit_length_that_reads_like_a_vr(tmp_path: Path) -> None:
+    # 95 x 92 pixels of 16 bits take 17480 bytes: 0x4448, "HD"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = pydicom.dcmread(PLAIN)
+        dataset.Rows, dataset.Columns = 95, 92
+        pixels = (np.arange(95 * 92) % 1000).astype(np.uint16)
+        dataset.PixelData = pixels.tobytes()
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        dataset.save_as(tmp_path / "ct.dcm", little_endian=True, implicit_vr=True, enforce_file_format=True)
+    expected = pixels.reshape(95, 92) * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
+    np.testing.assert_array_equal(read_hounsfield(tmp_path / "ct.dcm"), expected)

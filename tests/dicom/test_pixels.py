@@ -324,3 +324,14 @@ def test_more_run_length_data_than_an_image_needs(
     path = Path(shutil.copy(pydicom_file("MR_small_RLE.dcm"), tmp_path / "ct.dcm"))
     change(path, RescaleIntercept="0", Modality="CT", Rows=8, Columns=8)
     assert reason_of(path) == "undecodable"
+
+
+def test_padding_that_is_stated_as_unsigned_where_pixels_are_signed(ct: Path, change: Callable[..., None]) -> None:
+    before = read_hounsfield(ct)
+    stored = (before + 1024).astype(int)
+    change(ct, PixelPaddingValue=pydicom.DataElement("PixelPaddingValue", "US", (int(stored[0, 0]) - 3000) % 65536))
+    np.testing.assert_array_equal(read_hounsfield(ct), before)
+    pixels = stored.astype(np.int16)
+    pixels[0, 0] = -2000
+    change(ct, PixelData=pixels.tobytes(), PixelPaddingValue=pydicom.DataElement("PixelPaddingValue", "US", 63536))
+    assert read_hounsfield(ct)[0, 0] == AIR
