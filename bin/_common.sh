@@ -84,27 +84,42 @@ trap 'stop 130' INT
 
 # Start a command beside what runs already.
 start() {
-    [ -z "$stopped" ] || exit "$stopped"
+    [ -z "$stopped" ] || finish # which ends the script
     "$@" &
     children="$children $!"
-    [ -z "$stopped" ] || kill -TERM $! 2>/dev/null || : # the signal came between the two
 }
 
 # Wait for all that was started.
 finish() {
     failed=0
+    tell_again
     for child in $children; do
         status=0
         wait "$child" || status=$?
         while kill -0 "$child" 2>/dev/null; do # a signal ended the wait, not the command
-            status=0
-            wait "$child" || status=$?
+            tell_again
+            again=0
+            wait "$child" || again=$?
+            [ "$again" -ne 127 ] || break # it has ended, and another process has its number
+            status=$again
         done
-        [ "$status" -eq 0 ] || [ "$failed" -ne 0 ] || failed=$status
+        case $status in
+        0) ;;
+        75 | 130 | 143) [ "$failed" -ne 0 ] || failed=$status ;;
+        *) case $failed in 0 | 75 | 130 | 143) failed=$status ;; esac ;; # a failure outranks a stop
+        esac
     done
     children=
     case $failed in 0 | 75 | 130 | 143) [ -z "$stopped" ] || exit "$stopped" ;; esac
     [ "$failed" -eq 0 ] || exit "$failed"
+}
+
+# A signal is lost on a child that has just been forked and still has this shell's traps.
+tell_again() {
+    [ -n "$stopped" ] || return 0
+    sleep 0.1
+    # shellcheck disable=SC2086 # a list
+    [ -z "$children" ] || kill -TERM $children 2>/dev/null || :
 }
 
 # Run a command to its end.

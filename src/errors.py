@@ -85,42 +85,46 @@ def show_log() -> None:
         logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
 
 
-_stop_requested = False
+_requested = 0  # the signal by which the run was asked to stop
 
 
 def check_stop() -> None:
-    """Raise Stopped if SIGTERM has come. Loops call this between two items.
+    """Raise Stopped if SIGTERM has come, KeyboardInterrupt after Ctrl-C. Loops call this between two items.
 
-    The handler raises it too, but Python drops an exception that comes while it forks a process or deletes an object.
+    The handlers raise them too, but Python drops an exception that comes while it forks a process or deletes an object.
     """
-    if _stop_requested:
+    if _requested == signal.SIGTERM:
         raise Stopped("the same command goes on from what is finished")
+    if _requested == signal.SIGINT:
+        raise KeyboardInterrupt
 
 
 def stop_requested() -> bool:
     """Whether SIGTERM has come, for a loop that has something to save first."""
-    return _stop_requested
+    return _requested == signal.SIGTERM
 
 
-def _stop_on_sigterm() -> None:
+def _stop_on_signals() -> None:
     """End by an exception, so that temporary files and worker processes are cleaned up on the way out."""
     owner = os.getpid()
 
     def stop(number: int, frame: object) -> None:
-        global _stop_requested
-        if os.getpid() != owner:  # a forked worker: its owner ends it
+        global _requested
+        if os.getpid() != owner and number == signal.SIGTERM:  # a forked worker: its owner ends it
             os._exit(128 + number)
-        _stop_requested = True
+        if _requested == signal.SIGTERM:
+            return  # a whole group was told, and a script told us too: the first is being obeyed
+        _requested = number
         check_stop()
 
     signal.signal(signal.SIGTERM, stop)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # which a script sets that sends SIGTERM in its place
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, stop)
 
 
 def run_command(main: Callable[[], None]) -> NoReturn:
     """Run a module's `main` and exit with the status that its end stands for."""
-    _stop_on_sigterm()
+    _stop_on_signals()
     show_log()
     try:
         status, line = _run(main)
@@ -143,23 +147,38 @@ def _run(main: Callable[[], None]) -> tuple[int, str]:
             time.sleep(3)
         # an error in a data loader's worker comes with the worker's traceback around it
         return USER_MISTAKE, f"error: {error.in_one_line().rsplit('UserError: ', 1)[-1]}"
-    except OSError as error:
-        # a full disk, a missing permission, a folder where a file should be: the machine's message, without a traceback
-        place = f"{error.filename}: " if error.filename else ""
-        return USER_MISTAKE, f"error: {place}{error.strerror or error}"
-    except MemoryError as error:
-        return USER_MISTAKE, f"error: the machine has too little memory{f' ({error})' if str(error) else ''}"
-    except Stopped as stopped:
-        return STOPPED_RESUMABLE, f"stopped: {stopped}"
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT, "stopped: interrupted"
+    except (Stopped, KeyboardInterrupt) as stop:
+        return _end_of(stop)
     except Exception as error:  # noqa: BLE001 - a fault of this program, whatever it is
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        return FAULT, f"error: {shortened(what, 300)}; the traceback is in {_keep_traceback(error)}"
+        return _end_of(_stop_before(error) or error)
     return DONE, ""
 
 
-def _keep_traceback(error: Exception) -> str:
+def _end_of(error: BaseException) -> tuple[int, str]:
+    match error:
+        case Stopped():
+            return STOPPED_RESUMABLE, f"stopped: {error}"
+        case KeyboardInterrupt():
+            return 128 + signal.SIGINT, "stopped: interrupted"
+        case OSError():
+            # a full disk, a missing permission, a folder where a file should be: the machine's message
+            place = f"{error.filename}: " if error.filename else ""
+            return USER_MISTAKE, f"error: {place}{error.strerror or error}"
+        case MemoryError():
+            return USER_MISTAKE, f"error: the machine has too little memory{f' ({error})' if str(error) else ''}"
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return FAULT, f"error: {shortened(what, 300)}; the traceback is in {_keep_traceback(error)}"
+
+
+def _stop_before(error: BaseException) -> BaseException | None:
+    """The stop during whose clean-up an error came, such as that of a worker that was told too."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, Stopped | KeyboardInterrupt):
+        seen = seen.__context__
+    return seen
+
+
+def _keep_traceback(error: BaseException) -> str:
     with tempfile.NamedTemporaryFile(
         "w", prefix="intracranial-hemorrhage-", suffix=".log", delete=False, encoding="utf-8", errors="replace"
     ) as file:

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -103,7 +104,7 @@ def test_a_stop_that_python_drops_is_met_by_the_next_item(
                 _Forking()
 
     seen: list[int] = []
-    monkeypatch.setattr(errors, "_stop_requested", False)
+    monkeypatch.setattr(errors, "_requested", 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pytest.PytestUnraisableExceptionWarning)
         with pytest.raises(SystemExit) as ended:
@@ -139,3 +140,52 @@ def test_signals_in_the_first_and_the_last_moments(
     _, said = process.communicate(timeout=20)
     stopped = 75 if number == signal.SIGTERM else 130
     assert (process.returncode, said) == ((stopped if when == "imports" else 0), "")
+
+
+def test_ctrl_c_that_is_dropped_is_met_by_the_next_item(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        for i in progress(range(5), desc="counting"):
+            seen.append(i)
+            if i == 2:
+                with contextlib.suppress(KeyboardInterrupt):
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(0.05)
+
+    seen: list[int] = []
+    monkeypatch.setattr(errors, "_requested", 0)
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert (ended.value.code, seen) == (130, [0, 1, 2])
+    assert "stopped: interrupted" in capsys.readouterr().err
+
+
+def test_a_second_sigterm_does_not_cut_the_cleaning_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def main() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+            saved.append(True)
+
+    saved: list[bool] = []
+    monkeypatch.setattr(errors, "_requested", 0)
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert (ended.value.code, saved) == (75, [True])
+
+
+@pytest.mark.parametrize(("stop", "status"), [(Stopped("x"), 75), (KeyboardInterrupt(), 130)])
+def test_an_error_on_the_way_out_of_a_stop_is_a_stop(stop: BaseException, status: int) -> None:
+    def main() -> None:
+        try:
+            raise stop
+        finally:
+            raise RuntimeError("a worker was told too")
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert ended.value.code == status

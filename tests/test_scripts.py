@@ -275,6 +275,7 @@ def test_a_signal_reaches_all_that_a_script_started(repository: Path, tmp_path: 
         (["exit 2", "sleep 0.2; echo other"], 2, "other\n"),  # the other runs to its end
         (["echo one", "exit 3"], 3, "one\n"),
         (["echo one", "sleep 0.2; echo two"], 0, "one\ntwo\nafter\n"),
+        (["exit 75", "exit 2"], 2, ""),  # a failure outranks a stop
     ],
 )
 def test_the_first_status_that_is_not_0_is_the_scripts(
@@ -283,3 +284,16 @@ def test_the_first_status_that_is_not_0_is_the_scripts(
     process = _side_by_side(repository, tmp_path, commands)
     found, _ = process.communicate(timeout=20)
     assert (process.returncode, found) == (status, output)
+
+
+def test_a_signal_in_the_moment_of_a_start_is_not_lost(repository: Path, tmp_path: Path) -> None:
+    # a child that was just forked still has the shell's traps, and forgets what comes then
+    wait = "trap 'exit 75' TERM; while :; do sleep 0.05; done"
+    process = _side_by_side(repository, tmp_path, [wait])
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    for i in range(30):
+        script = subprocess.Popen(["sh", str(tmp_path / "bin/both.sh")], stdout=subprocess.DEVNULL)
+        time.sleep(0.002 + i * 0.0002)
+        script.send_signal(signal.SIGTERM)
+        assert script.wait(timeout=20) in (75, -signal.SIGTERM)  # the latter before the script has set its traps

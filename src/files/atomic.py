@@ -53,7 +53,7 @@ def _make_partial(path: Path) -> tuple[Path, int]:
         # the token keeps writers apart, also across machines; the suffix stays last because some writers depend on it
         temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        if _lock(descriptor) and temporary.exists():
+        if _lock(descriptor) is not False and temporary.exists():
             return temporary, descriptor
         os.close(descriptor)  # another run swept it in the moment before it was locked
 
@@ -81,13 +81,17 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             if path.exists():
                 shutil.rmtree(aside, ignore_errors=True)
                 path.rename(aside)
-            try:
-                temporary.rename(path)
-            except OSError:
-                if aside.exists():
-                    aside.rename(path)
-                raise
-            shutil.rmtree(aside, ignore_errors=True)
+            temporary.rename(path)
+        except BaseException:  # also a signal's, between the two
+            if aside.exists() and not path.exists():
+                aside.rename(path)
+            raise
+        else:
+            if aside.exists():
+                # under a name that nobody puts back: a half deleted one must not pass for the folder
+                gone = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+                aside.rename(gone)
+                shutil.rmtree(gone, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -99,10 +103,10 @@ def sweep_partials(folder: Path, path: Path | None = None) -> None:
     """
     pattern = ".*.partial*" if path is None else f".{glob.escape(path.stem)}.*.partial{glob.escape(path.suffix)}"
     for partial in folder.glob(pattern):
-        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
             descriptor = os.open(partial, os.O_RDWR)
             try:
-                if _lock(descriptor):
+                if _lock(descriptor) is True:
                     partial.unlink(missing_ok=True)
             finally:
                 os.close(descriptor)
@@ -119,7 +123,15 @@ def held_by_one_run(folder: Path, agree: Callable[[bool], bool] = bool, wait_s: 
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         said = False
-        while not agree(_lock(descriptor)):
+        while True:
+            held = _lock(descriptor) is not False
+            if held and not _is_still(folder, descriptor):  # it was deleted while this run waited
+                os.close(descriptor)
+                folder.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(folder, os.O_RDONLY)
+                continue
+            if agree(held):
+                break
             if not said:
                 _log.warning("%s is being filled by another run; waiting for its end", folder)
             said = True
@@ -129,11 +141,22 @@ def held_by_one_run(folder: Path, agree: Callable[[bool], bool] = bool, wait_s: 
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
+def _is_still(folder: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(folder.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Whether the lock on a file or folder is this process's now; None where the file system has no locks.
+
+    Without locks two runs write the same files twice, but each file atomically.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        pass  # the file system has no locks: two runs write the same files twice there, but each file atomically
+        return None
     return True

@@ -25,6 +25,8 @@ def file_sha256(path: Path) -> str:
 def write_sealed(path: Path, data: bytes) -> None:
     """Write a file, atomically, with its checksum in the place of UNSEALED, or at its end where that does not occur."""
     at = data.find(UNSEALED.encode())
+    if data.count(_NAME) > (at >= 0):
+        raise ValueError(f"{path}: contents that look like a checksum")
     if at < 0:
         data, at = data + UNSEALED.encode(), len(data)
     start = at + len(_NAME)

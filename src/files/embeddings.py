@@ -40,29 +40,30 @@ class EmbeddingWriter:
         self.done = 0
         note = _read_note(path)
         if note is not None and note.provenance == provenance and note.n_slices == n_slices and path.is_file():
-            if _is_intact(path, note):
+            size = len(self._header()) + note.done * self.record.itemsize
+            if _is_intact(path, note) and note.size == (size if note.done else 0):
                 self.done = note.done
             else:
                 _log.warning("%s is damaged: its bytes do not have their checksum; it is made anew", path)
 
     def open_at(self, first: int) -> None:
         """Write from record `first` on, which is at most `done`: the files of a group may be filled unequally far."""
-        self.done = first
+        rewound, self.done = first < self.done, first
         if not first:
             self._note()  # before the records, which an older note would count as saved
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        header = io.BytesIO()
-        about = {"descr": np.lib.format.dtype_to_descr(self.record), "fortran_order": False}
-        np.lib.format.write_array_header_1_0(header, about | {"shape": (self.n_slices,)})
-        self._start = header.tell()
+        header = self._header()
+        self._start = len(header)
         self._file = self.path.open("r+b" if first else "wb")
         if first:
             end = self._start + first * self.record.itemsize
             self._digest = _digest(self.path, end)
             self._file.seek(end)
+            if rewound:
+                self._note()
         else:
             self._digest = xxh3_64()
-            self._write(header.getvalue())
+            self._write(header)
 
     def add(self, logits: np.ndarray, embeddings: np.ndarray) -> None:
         """Append n slices: logits (n, 6), embeddings (n, D). Raises UserError for values beyond float16."""
@@ -84,6 +85,12 @@ class EmbeddingWriter:
     def close(self) -> None:
         """Close the file. Records added after the last save are lost."""
         self._file.close()
+
+    def _header(self) -> bytes:
+        header = io.BytesIO()
+        about = {"descr": np.lib.format.dtype_to_descr(self.record), "fortran_order": False}
+        np.lib.format.write_array_header_1_0(header, about | {"shape": (self.n_slices,)})
+        return header.getvalue()
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)
@@ -166,7 +173,7 @@ def _read_note(path: Path) -> _Note | None:
         note = json.loads(read_sealed(_note_path(path)))
         n_slices, done, size = (int(note[key]) for key in ("n_slices", "done", "bytes"))
         return _Note(Provenance.from_record(note["by"]), n_slices, done, size, str(note["digest"]))
-    except (UserError, OSError, ValueError, KeyError, TypeError):
+    except (UserError, ValueError, KeyError, TypeError):
         return None
 
 

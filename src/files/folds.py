@@ -16,6 +16,10 @@ def read_fold_table(layout: Layout) -> pd.DataFrame:
     patient: everything that is called out of fold rests on this.
     """
     folds = read_table(layout.folds, ("ID", "PatientID", "fold"), step="preprocess")[["ID", "PatientID", "fold"]]
+    if folds.isna().any(axis=None):
+        raise UserError(
+            f"{layout.folds} has empty values; expected a slice, a patient and a fold in each row", step="preprocess"
+        )
     if not pd.api.types.is_integer_dtype(folds["fold"]) or (folds["fold"] < 0).any():
         raise UserError(f"{layout.folds}: expected folds of 0 and above, whole numbers", step="preprocess")
     twice = folds.loc[folds["ID"].duplicated(), "ID"]

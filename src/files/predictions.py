@@ -66,7 +66,7 @@ def read_predictions(path: Path) -> Predictions:
     provenance = _provenance(metadata)
     # a file by this pipeline has a checksum; without provenance it may be from elsewhere
     frame = read_table(path, ("ID", *LABELS), step="predict", foreign=provenance is None and _FOLDS not in metadata)
-    ids = frame["ID"].astype(str)
+    ids = frame["ID"].astype(str).reset_index(drop=True)
     try:
         probabilities = frame[list(LABELS)].to_numpy(dtype=np.float32)
     except (TypeError, ValueError) as error:

@@ -14,7 +14,7 @@ from pandas.errors import ParserWarning
 from src.errors import UserError, first_few, shortened
 from src.files.checksum import UNSEALED, read_sealed, write_sealed
 
-_CHECKSUM = "checksum"  # the key in the metadata of a parquet file
+_CHECKSUM = b"checksum"  # the key in the metadata of a parquet file
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -25,7 +25,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 def write_arrow(table: pa.Table, path: Path) -> None:
     """Write an Arrow table as a sealed parquet file, atomically."""
     buffer = pa.BufferOutputStream()
-    metadata = {**(table.schema.metadata or {}), _CHECKSUM: UNSEALED}
+    metadata = {**(table.schema.metadata or {}), _CHECKSUM: UNSEALED.encode()}
     pq.write_table(table.replace_schema_metadata(metadata), buffer)
     write_sealed(path, buffer.getvalue().to_pybytes())
 

@@ -2,11 +2,12 @@ import errno
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from src.files.atomic import held_by_one_run, replacing, sweep_partials
+from src.files.atomic import held_by_one_run, replacing, replacing_folder, sweep_partials
 
 
 def _write(path: Path, text: str) -> None:
@@ -117,3 +118,51 @@ def test_two_runs_that_write_the_same_file_all_the_time(tmp_path: Path) -> None:
     runs = [subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE) for _ in range(3)]
     assert [(run.communicate()[1], run.returncode) for run in runs] == [(b"", 0)] * 3
     assert [each.name for each in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_stop_between_two_renames_leaves_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "detector"
+    folder.mkdir()
+    (folder / "file").write_text("old")
+    real = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        if path.name.endswith(".partial"):
+            raise KeyboardInterrupt
+        return real(path, target)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it comes at the end
+        patched.setattr(Path, "rename", rename)
+        with replacing_folder(folder) as temporary:
+            (temporary / "file").write_text("new")
+    assert (folder / "file").read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["detector"]
+
+
+def test_without_locks_what_others_may_be_writing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*args: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("src.files.atomic.fcntl.flock", no_locks)
+    with replacing(tmp_path / "file.txt") as one:
+        one.write_text("one")
+        _write(tmp_path / "file.txt", "other")
+    assert (tmp_path / "file.txt").read_text() == "one"
+
+
+def test_a_folder_that_is_deleted_while_a_run_waits(tmp_path: Path) -> None:
+    order, folder = [], tmp_path / "store"
+
+    def second() -> None:
+        with held_by_one_run(folder, wait_s=0.01):
+            order.append("second")
+            assert folder.is_dir()
+
+    waiting = threading.Thread(target=second)
+    with held_by_one_run(folder):
+        waiting.start()
+        time.sleep(0.1)
+        folder.rmdir()
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]

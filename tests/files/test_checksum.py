@@ -1,10 +1,12 @@
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from xxhash import xxh3_64_hexdigest
 
 from src.errors import UserError
 from src.files.checksum import UNSEALED, read_sealed, write_sealed
+from src.files.tables import read_arrow, write_arrow, write_table
 
 INSIDE = b'{"a": 1, "checksum": "' + UNSEALED.encode() + b'"}\n'
 
@@ -54,3 +56,15 @@ def test_files_from_elsewhere_need_none(tmp_path: Path) -> None:
     assert refused.value.step == "train"
     with pytest.raises(UserError, match="g is missing"):
         read_sealed(tmp_path / "g")
+
+
+def test_contents_that_look_like_a_checksum_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="look like a checksum"):
+        write_sealed(tmp_path / "f", UNSEALED.encode() * 2)
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_table_that_was_read_can_be_written_again(tmp_path: Path) -> None:
+    write_table(pd.DataFrame({"ID": ["a"]}), tmp_path / "a.parquet")
+    write_arrow(read_arrow(tmp_path / "a.parquet", step=""), tmp_path / "b.parquet")
+    assert read_arrow(tmp_path / "b.parquet", step="").to_pydict() == {"ID": ["a"]}

@@ -138,3 +138,14 @@ def test_an_interrupted_file_that_lost_its_end_is_made_anew(tmp_path: Path) -> N
     _write(path, 0, 6)
     _flipped(path, 200)
     assert EmbeddingWriter(path, PROVENANCE, N, D).done == 0
+
+
+def test_a_file_that_is_rewound_and_interrupted_keeps_what_is_before(tmp_path: Path) -> None:
+    path = tmp_path / "e.npy"
+    _write(path, 0, 8)
+    writer = EmbeddingWriter(path, PROVENANCE, N, D)
+    writer.open_at(3)  # others of its group are less far
+    writer.add(LOGITS[3:5] + 1, EMBEDDINGS[3:5])
+    writer.close()  # without a save
+    assert EmbeddingWriter(path, PROVENANCE, N, D).done == 3
+    assert EmbeddingWriter(path, PROVENANCE, N, D + 1).done == 0  # embeddings of another size

@@ -17,7 +17,8 @@ FOLDS = pd.DataFrame({"ID": ["ID_a", "ID_b", "ID_c"], "PatientID": ["p", "p", "q
     [
         ({"fold": [0, 1, 1]}, "splits 1 patients, p: .* delete it"),
         ({"ID": ["ID_a", "ID_a", "ID_c"]}, "has 1 slices twice: ID_a"),
-        ({"fold": [0.0, np.nan, 1.0]}, "whole numbers"),
+        ({"fold": [0.0, np.nan, 1.0]}, "empty values"),
+        ({"PatientID": ["p", None, "q"]}, "empty values"),
         ({"fold": [0, 0, -1]}, "0 and above"),
         ({"fold": [[0], [0], [1]]}, "whole numbers"),
         ({"fold": ["0", "0", "1"]}, "whole numbers"),

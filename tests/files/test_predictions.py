@@ -52,3 +52,10 @@ def test_repeated_ids_and_text_are_refused(tmp_path: Path) -> None:
     pd.DataFrame({"ID": ["ID_0"], **{label: ["x"] for label in LABELS}}).to_parquet(path)
     with pytest.raises(UserError, match="probabilities must be numbers"):
         read_predictions(path)
+
+
+def test_a_filtered_frame_from_elsewhere_names_the_right_slice(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"ID": ["ID_a", "ID_b", "ID_c"], **{label: [0.1, 0.2, 1.5] for label in LABELS}})
+    frame[frame["ID"] != "ID_a"].to_parquet(tmp_path / "p.parquet")
+    with pytest.raises(UserError, match=r"6 probabilities are not in .*: ID_c any 1.5"):
+        read_predictions(tmp_path / "p.parquet")
