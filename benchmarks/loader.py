@@ -35,8 +35,9 @@ from src.ct.series import adjacent_slices
 from src.ct.windows import apply_windows
 from src.files.image_store import ImageStore
 from src.labels import LABELS
+from src.memory import keep_memory
 from src.preprocess.create_dataset import create_dataset
-from src.train.loader import EpochSampler, keep_memory, make_loader, start_worker
+from src.train.loader import EpochSampler, make_loader, start_worker
 
 CONF = Path(__file__).parents[1] / "conf/se_resnext50_32x4d.yaml"
 

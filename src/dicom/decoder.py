@@ -30,6 +30,7 @@ from pydicom.uid import UID, JPEG2000TransferSyntaxes
 from src.dicom.file import MAX_BYTES, UnreadableDicom
 from src.dicom.header import MAX_PIXELS
 from src.errors import shortened
+from src.memory import keep_memory
 
 _MAX_SECONDS = 60  # of one image; the slowest decoder takes 0.1 s for 512 x 512
 _TOO_LONG = f"the decoder took more than {_MAX_SECONDS} s"
@@ -106,6 +107,7 @@ def serve(messages: int, memory: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     warnings.simplefilter("ignore")
     logging.disable()
+    keep_memory()
     shared, connection = mmap.mmap(memory, _SHARED), Connection(messages)
     _limit_memory()
     with contextlib.suppress(EOFError, OSError):

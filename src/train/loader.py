@@ -1,12 +1,10 @@
 """Batches: the order of an epoch's items, and the worker processes that load them."""
 
-import ctypes
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from src.config import TrainingConf
+from src.memory import keep_memory
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -73,16 +72,3 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     """Report an error in a thread of a worker, unless the loop ended while an image was handed over to it."""
     if not isinstance(error, ConnectionError | EOFError):
         sys.__excepthook__(kind, error, trace)
-
-
-def keep_memory() -> None:
-    """Let this process keep the memory of images that it has finished with.
-
-    glibc returns blocks of an image's size to the kernel at once, and new blocks cost a sixth of a loader's time
-    (benchmarks/loader.py). Other C libraries are left unchanged.
-    """
-    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(m_mmap_threshold, 32 << 20)
-        mallopt(m_trim_threshold, 128 << 20)
