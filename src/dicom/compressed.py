@@ -4,7 +4,7 @@ import numpy as np
 from pydicom.uid import RLELossless
 
 from src.dicom.codestream import CODINGS_OF, parse_codestream
-from src.dicom.decoder import Layout, decode, decode_here
+from src.dicom.decoder import FrameHeader, decode, decode_here
 from src.dicom.file import UnreadableDicom
 from src.dicom.header import Header
 
@@ -41,7 +41,7 @@ def decompress(value: memoryview, header: Header) -> np.ndarray:
         )
     if not (delimited or found.ended):
         raise UnreadableDicom("truncated", "neither the compressed image nor its element has an end")
-    return _decoded(decode(frame, _layout(header, found.precision)), header)
+    return _decoded(decode(frame, _frame_header(header, found.precision)), header)
 
 
 def _frame(value: memoryview) -> tuple[bytes, bool]:
@@ -81,15 +81,15 @@ def _run_lengths(frame: bytes, header: Header) -> np.ndarray:
             "bad_value", f"{segments} segments of run-length data, by the header {header.bits_allocated // 8}"
         )
     try:
-        return _decoded(decode_here(frame, _layout(header, header.bits_stored)), header)
+        return _decoded(decode_here(frame, _frame_header(header, header.bits_stored)), header)
     except UnreadableDicom:
         raise
     except Exception as error:
         raise UnreadableDicom("undecodable", f"{type(error).__name__}: {error}") from error
 
 
-def _layout(header: Header, precision: int) -> Layout:
-    return Layout(header.transfer_syntax, header.rows, header.columns, header.bits_allocated, precision)
+def _frame_header(header: Header, precision: int) -> FrameHeader:
+    return FrameHeader(header.transfer_syntax, header.rows, header.columns, header.bits_allocated, precision)
 
 
 def _decoded(cells: np.ndarray, header: Header) -> np.ndarray:

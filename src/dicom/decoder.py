@@ -35,13 +35,12 @@ from src.memory import keep_memory
 _MAX_SECONDS = 60  # of one image; the slowest decoder takes 0.1 s for 512 x 512
 _TOO_LONG = f"the decoder took more than {_MAX_SECONDS} s"
 _MAX_MEMORY = 1 << 30  # bytes that decoding may take beyond what the libraries themselves do
-_SHARED = (
-    MAX_BYTES + 4 * MAX_PIXELS
-)  # bytes of shared memory, taken as they are used: a compressed image, then its cells
+# bytes of shared memory, taken as they are used: a compressed image, then its cells
+_SHARED = MAX_BYTES + 4 * MAX_PIXELS
 
 
 @dataclass(frozen=True)
-class Layout:
+class FrameHeader:
     """What a decoder has to know besides the compressed image."""
 
     transfer_syntax: str
@@ -51,7 +50,7 @@ class Layout:
     precision: int  # bits of a sample in the compressed image
 
 
-def decode(frame: bytes, layout: Layout) -> np.ndarray:
+def decode(frame: bytes, header: FrameHeader) -> np.ndarray:
     """Decode a compressed monochrome image: (rows, columns) of an unsigned type, the cells as the decoder gives them.
 
     It runs in this process's decoder process, which the first call starts. Raises UnreadableDicom ("undecodable") if
@@ -60,30 +59,30 @@ def decode(frame: bytes, layout: Layout) -> np.ndarray:
     """
     with _lock:
         try:
-            return _process().decode(frame, layout)
+            return _process().decode(frame, header)
         except _Died as died:
             if str(died) == _TOO_LONG:
                 raise UnreadableDicom("undecodable", _TOO_LONG) from None
         try:  # what ended it may have had nothing to do with the image, such as a lack of memory
-            return _process().decode(frame, layout)
+            return _process().decode(frame, header)
         except _Died as died:
             raise UnreadableDicom("undecodable", str(died)) from None
 
 
-def decode_here(frame: bytes, layout: Layout) -> np.ndarray:
+def decode_here(frame: bytes, header: FrameHeader) -> np.ndarray:
     """Decode like `decode`, but in this process. Raises what the decoder raises, and may end the process."""
-    uid = UID(layout.transfer_syntax)
+    uid = UID(header.transfer_syntax)
     plugin = "pylibjpeg" if uid in JPEG2000TransferSyntaxes or uid.name.startswith("High-Throughput") else "gdcm"
     if uid.name.startswith("RLE"):
         plugin = "pydicom"
     image: dict[str, Any] = {
-        "rows": layout.rows,
-        "columns": layout.columns,
+        "rows": header.rows,
+        "columns": header.columns,
         "number_of_frames": 1,
         "samples_per_pixel": 1,
         "photometric_interpretation": "MONOCHROME2",
-        "bits_allocated": layout.bits_allocated,
-        "bits_stored": layout.precision,
+        "bits_allocated": header.bits_allocated,
+        "bits_stored": header.precision,
         "pixel_keyword": "PixelData",
         # cells, not values: `pixels` takes the bits and the sign out of them in the same way for all transfer syntaxes
         "pixel_representation": 0,
@@ -113,10 +112,10 @@ def serve(messages: int, memory: int) -> None:
     with contextlib.suppress(EOFError, OSError):
         connection.send_bytes(b"ready")
         while True:
-            length, layout = json.loads(connection.recv_bytes())
+            length, header = json.loads(connection.recv_bytes())
             signal.alarm(_MAX_SECONDS)  # ends this process
             try:
-                pixels = decode_here(shared[:length], Layout(**layout))
+                pixels = decode_here(shared[:length], FrameHeader(**header))
                 np.frombuffer(shared, pixels.dtype, pixels.size, MAX_BYTES)[:] = pixels.ravel()
             except Exception as error:  # noqa: BLE001 - whatever a decoder raises is its answer
                 answer: dict[str, object] = {"error": _in_words(error)}
@@ -177,12 +176,12 @@ class _Process:
         except _Died as error:
             raise ChildProcessError(f"the process that decodes images did not start: {self._said()}") from error
 
-    def decode(self, frame: bytes, layout: Layout) -> np.ndarray:
+    def decode(self, frame: bytes, header: FrameHeader) -> np.ndarray:
         """Decode an image. Raises UnreadableDicom where the decoder refuses it, and _Died."""
         try:
             self._shared[: len(frame)] = frame
             try:
-                self._connection.send_bytes(json.dumps([len(frame), asdict(layout)]).encode())
+                self._connection.send_bytes(json.dumps([len(frame), asdict(header)]).encode())
             except (BrokenPipeError, ConnectionResetError) as error:
                 raise _Died from error
             answer = json.loads(self._answer())

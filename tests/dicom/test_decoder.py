@@ -16,7 +16,7 @@ import pytest
 from pydicom.encaps import generate_frames
 
 from src.dicom import UnreadableDicom, decoder, read_stored
-from src.dicom.decoder import Layout, decode
+from src.dicom.decoder import FrameHeader, decode
 from src.errors import Stopped
 
 CASES = Path(__file__).parent / "cases"
@@ -37,7 +37,7 @@ def sound(tmp_path: Path) -> tuple[bytes, np.ndarray]:
 
 
 def _decode(frame: bytes) -> np.ndarray:
-    return decode(frame, Layout(JPEG_LS, 64, 64, 16, 12))
+    return decode(frame, FrameHeader(JPEG_LS, 64, 64, 16, 12))
 
 
 def _processes() -> list[psutil.Process]:
@@ -49,7 +49,7 @@ def _processes() -> list[psutil.Process]:
 def test_a_decoder_that_dies_costs_one_file(name: str, syntax: str, sound: tuple[bytes, np.ndarray]) -> None:
     # as if its header had passed for a sound one
     with pytest.raises(UnreadableDicom, match=r"the decoder was ended by SIG|Error") as refused:
-        decode(_frame(CASES / f"{name}.dcm"), Layout(syntax, 64, 64, 16, 12))
+        decode(_frame(CASES / f"{name}.dcm"), FrameHeader(syntax, 64, 64, 16, 12))
     assert refused.value.reason == "undecodable"
     np.testing.assert_array_equal(_decode(sound[0]), sound[1])
 
@@ -89,7 +89,7 @@ def test_what_a_decoder_prints_is_in_the_message(
         _decode(sound[0][: len(sound[0]) // 2])
     jpeg_2000 = _frame(CASES / "j2k_junk_p16_u12.dcm")
     with pytest.raises(UnreadableDicom, match=r"^RuntimeError: pylibjpeg: .* failed to decode image$"):
-        decode(jpeg_2000[:600], Layout("1.2.840.10008.1.2.4.90", 64, 64, 16, 16))
+        decode(jpeg_2000[:600], FrameHeader("1.2.840.10008.1.2.4.90", 64, 64, 16, 16))
     assert capfd.readouterr() == ("", "")
 
 
@@ -163,7 +163,7 @@ def test_an_image_that_a_decoder_makes_up_is_refused(
 ) -> None:
     compress(CASES / "mono2_same_values.dcm", tmp_path / "whole.dcm", "JPEGLosslessProcess14_1")
     frame = _frame(tmp_path / "whole.dcm")
-    layout = Layout(JPEG_LOSSLESS, 64, 64, 16, 12)
+    layout = FrameHeader(JPEG_LOSSLESS, 64, 64, 16, 12)
     assert decode(frame, layout).shape == (64, 64)
     with pytest.raises(UnreadableDicom, match="Corrupt JPEG data"):  # cut, but with its end marker
         decode(frame[: len(frame) * 6 // 10] + b"\xff\xd9", layout)
