@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -89,6 +88,7 @@ def test_first_few() -> None:
     assert first_few(range(5)) == "0, 1, 2 and 2 more"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_stop_that_python_drops_is_met_by_the_next_item(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,10 +105,8 @@ def test_a_stop_that_python_drops_is_met_by_the_next_item(
 
     seen: list[int] = []
     monkeypatch.setattr(errors, "_requested", 0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", pytest.PytestUnraisableExceptionWarning)
-        with pytest.raises(SystemExit) as ended:
-            run_command(main)
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
     assert (ended.value.code, seen) == (75, [0, 1, 2])
     assert "stopped: the same command goes on" in capsys.readouterr().err
 
