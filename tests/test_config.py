@@ -79,6 +79,11 @@ def test_overrides(conf: Path) -> None:
         ("network.pretrained=no", "network.pretrained: input should be a valid string, found False$"),
         ("optimizer.arguments={lr: 5}", "optimizer.arguments: lr has its place in optimizer itself"),
         ("seed={", "not valid YAML"),
+        (f"seed={'[' * 5000}", "not valid YAML"),
+        (f"seed={2**64}", "seed: .*less than or equal to"),
+        ("neighbours=1000", "neighbours: .*less than or equal to 50, found 1000"),
+        ("image_size=1000000", "image_size: .*less than or equal to 4096"),
+        ("batch_size=10000000", "batch_size: .*less than or equal to 65536"),
         ("name=other", "unknown key name; a conf's name is its file's"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 
 from src.config import Config
 from src.errors import UserError
-from src.train.checkpoint import CheckpointMetadata, is_foreign, read_data_fingerprint, read_metadata
+from src.train.checkpoint import CheckpointMetadata, is_foreign, read_metadata
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,9 @@ def check_unseen(checkpoint: Path, training: str, held_out: np.ndarray) -> None:
 
     training: LabelledSlices.fingerprint of all slices but the fold's; held_out: the patients of these.
     """
-    require_unseen(str(checkpoint), unpack_patients(read_metadata(checkpoint, ClassifierMetadata).patients), held_out)
-    if read_data_fingerprint(checkpoint) != training:
+    metadata = read_metadata(checkpoint, ClassifierMetadata)
+    require_unseen(str(checkpoint), unpack_patients(metadata.patients), held_out)
+    if metadata.data_fingerprint != training:
         folder = checkpoint.parent
         raise UserError(
             f"{checkpoint} was trained on other slices, folds or labels than {folder.name} has now, so its "

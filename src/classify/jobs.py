@@ -61,14 +61,14 @@ def _valid(config: Config, folds: Sequence[int], epochs: Sequence[int], layout: 
     slices, in_fold = read_folds(layout, folds, config.neighbours)
     groups = []
     for fold in folds:
-        folder, inputs = layout.fold(config.name, fold), slices.take(in_fold == fold).inputs
-        fingerprint = inputs.fingerprint()
+        folder, held_out = layout.fold(config.name, fold), slices.take(in_fold == fold)
+        fingerprint = held_out.inputs.fingerprint()
         jobs = [_job(config, folder, fold, "valid", epoch, fingerprint) for epoch in epochs]
         unseen = slices.take(in_fold != fold).fingerprint()
         for job in jobs:
-            check_unseen(job.checkpoint, unseen, slices.take(in_fold == fold).patients)
+            check_unseen(job.checkpoint, unseen, held_out.patients)
         key = f"valid_fold{fold}_epochs{_joined(epochs)}"
-        groups.append(JobGroup(f"{config.name} fold {fold} valid", key, inputs, jobs))
+        groups.append(JobGroup(f"{config.name} fold {fold} valid", key, held_out.inputs, jobs))
     return groups
 
 

@@ -6,6 +6,7 @@ import pydicom
 import pytest
 
 from src.dicom import read_header, read_hounsfield
+from src.dicom.header import header_of
 
 
 def test_header_of_a_competition_file(competition: Path) -> None:
@@ -97,3 +98,10 @@ def test_zeros_after_numbers(ct: Path, set_bytes: Callable[..., None]) -> None:
     assert read_header(ct).position == (1.5, -2, 3)
     set_bytes(ct, "RescaleIntercept", b"-1024\0")
     assert read_header(ct).rescale_intercept == -1024
+
+
+def test_half_a_character_in_a_patient_id_is_replaced(ct: Path) -> None:
+    # as some character sets decode to; in a table it would stop all slices
+    dataset = pydicom.dcmread(ct)
+    dataset.PatientID = "A\ud800"
+    assert header_of(dataset).PatientID == "A?"

@@ -122,3 +122,12 @@ def test_the_conf_beside_the_weights_names_the_classifier_too(own: Path, run: Ru
     arguments[arguments.index("--confs") + 1] = str(folder.conf)
     assert run(*arguments).returncode == 0
     assert _members(own) == ["x epoch 2", "x epoch 3", "y epoch 2", "y epoch 3"]
+
+
+def test_a_fold_that_is_given_twice_counts_once(own: Path, run: Run) -> None:
+    folds = [str(fold) for fold in FOLDS]
+    result = run(*_of_run(own, "--folds", folds[0], *folds))
+    assert (result.returncode, result.stderr) == (0, "")  # none of its files is missed
+    manifest = json.loads((own / "submission/manifest.json").read_text())
+    assert {each["path"] for each in manifest["predictions"]} == set(prediction_files(own, "test"))
+    assert len(manifest["predictions"]) == len(prediction_files(own, "test"))
