@@ -18,6 +18,7 @@ from src.preprocess.create_dataset import create_dataset
 from src.preprocess.dicom_to_dataframe import dicom_to_dataframe
 from src.preprocess.make_folds import make_folds
 from src.synthetic.make_competition import make_competition
+from tests.warm_python import warm_python
 
 REPOSITORY = Path(__file__).parents[1]
 HEAD_CT = REPOSITORY.parent / "shared" / "data" / "head_ct_ge"
@@ -28,6 +29,10 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="more random kills: 30 in place of 2")
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +67,13 @@ def _shown_log() -> None:
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def python() -> Iterator[str]:
+    """A Python for commands and scripts, started in the fraction of a second: see tests/warm_python.py."""
+    with warm_python() as program:
+        yield program
 
 
 @pytest.fixture(scope="session")

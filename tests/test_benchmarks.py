@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -90,19 +89,19 @@ def head_ct(competition: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_they_run(repository: Path, head_ct: Path, name: str) -> None:
+def test_they_run(repository: Path, python: str, head_ct: Path, name: str) -> None:
     arguments, titles = RUNS[name]
     if name in WITH_HEAD_CT:
         arguments = [*arguments, "--head-ct", str(head_ct)]
     result = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", *arguments], cwd=repository, capture_output=True, text=True
+        [python, "-m", f"benchmarks.{name}", *arguments], cwd=repository, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
     for title in titles:
         assert f"\n{title}" in result.stdout, result.stdout
 
 
-def test_the_second_stage_is_compared(repository: Path, tmp_path: Path) -> None:
+def test_the_second_stage_is_compared(repository: Path, python: str, tmp_path: Path) -> None:
     classifier, sequence = tmp_path / "small.yaml", tmp_path / "gru.yaml"
     classifier.write_text(
         f"base: {repository}/conf/demo/base.yaml\nnetwork: {{architecture: timm/test_efficientnet}}\nimage_size: 32\n"
@@ -111,7 +110,7 @@ def test_the_second_stage_is_compared(repository: Path, tmp_path: Path) -> None:
     what = ["--patients", "12", "--slices", "4", "--size", "32", "--folds", "0", "1", "--resamples", "20"]
     confs = ["--classifier", str(classifier), "--sequences", str(sequence), "--root", str(tmp_path / "root")]
     result = subprocess.run(
-        [sys.executable, "-m", "benchmarks.second_stage", *what, *confs], cwd=repository, capture_output=True, text=True
+        [python, "-m", "benchmarks.second_stage", *what, *confs], cwd=repository, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
     candidates = ("bag", "bag, smoothed", "epoch 3", "gru alone", "gru read shuffled", "gru")

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +27,22 @@ FOLDS = "0 3"
 SCRIPTS = ("preprocess", "train", "predict", "sequence", "ensemble", "export")
 
 
-def _script(repository: Path, name: str, root: Path, **env: str) -> str:
-    environment = {**os.environ, "PYTHON": sys.executable, "ICH_ROOT": str(root), "CONFS": CONFS, "FOLDS": FOLDS, **env}
-    # from another folder: the scripts must find their way
-    result = subprocess.run(
-        ["sh", str(repository / f"bin/{name}.sh")], cwd=root, env=environment, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
+Script = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def script(repository: Path, python: str) -> Script:
+    """Run a script over a root folder, with variables, and return what it printed."""
+
+    def _run(name: str, root: Path, **env: str) -> str:
+        environment = {**os.environ, "PYTHON": python, "ICH_ROOT": str(root), "CONFS": CONFS, "FOLDS": FOLDS, **env}
+        command = ["sh", str(repository / f"bin/{name}.sh")]
+        # from another folder: the scripts must find their way
+        result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    return _run
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +55,12 @@ def sequences(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> str
 
 @pytest.fixture(scope="module")
 def run(
-    repository: Path, competition: Path, sequences: str, tmp_path_factory: pytest.TempPathFactory
+    script: Script, competition: Path, sequences: str, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, str]]:
     """All scripts over a tiny competition: (root, what each printed)."""
     root = tmp_path_factory.mktemp("a root with blanks")
     shutil.copytree(competition / "input", root / "input")
-    return root, {name: _script(repository, name, root, SEQUENCES=sequences) for name in SCRIPTS}
+    return root, {name: script(name, root, SEQUENCES=sequences) for name in SCRIPTS}
 
 
 def test_every_artefact_is_there(run: tuple[Path, dict[str, str]]) -> None:
@@ -109,9 +117,9 @@ def test_the_manifest_says_what_went_in(run: tuple[Path, dict[str, str]]) -> Non
         assert f"{scores[name]['weighted']:.4f}" in printed["ensemble"]
 
 
-def test_the_bag_is_summarised(repository: Path, run: tuple[Path, dict[str, str]]) -> None:
+def test_the_bag_is_summarised(repository: Path, python: str, run: tuple[Path, dict[str, str]]) -> None:
     root, _ = run
-    command = [sys.executable, "-m", "src.evaluate.summary", "--root", str(root), "--resamples", "20"]
+    command = [python, "-m", "src.evaluate.summary", "--root", str(root), "--resamples", "20"]
     bag = str(root / "submission/out_of_fold.parquet")
     tables = []
     over = [str(path) for path in root.glob("model/*+gru/fold*/valid_epoch*.parquet")]
@@ -135,18 +143,18 @@ def test_predictions_are_out_of_fold(run: tuple[Path, dict[str, str]]) -> None:
             assert set(predictions.ids) == set(folds[folds == fold].index)
 
 
-def test_everything_again_changes_nothing(repository: Path, run: tuple[Path, dict[str, str]], sequences: str) -> None:
+def test_everything_again_changes_nothing(script: Script, run: tuple[Path, dict[str, str]], sequences: str) -> None:
     root, _ = run
     made = {path: path.read_bytes() for path in root.rglob("*") if path.is_file() and "input" not in path.parts}
     trained = {path: path.stat().st_mtime_ns for path in root.glob("model/*/fold*/*")}
     for name in SCRIPTS:
-        _script(repository, name, root, SEQUENCES=sequences)
+        script(name, root, SEQUENCES=sequences)
     assert {path: path.read_bytes() for path in made} == made
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
 
 
 def test_one_fold_of_one_classifier_reaches_a_submission(
-    repository: Path, run: tuple[Path, dict[str, str]], sequences: str
+    script: Script, run: tuple[Path, dict[str, str]], sequences: str
 ) -> None:
     root, _ = run
     other = root.parent / "one fold"
@@ -157,21 +165,21 @@ def test_one_fold_of_one_classifier_reaches_a_submission(
     files = [root / "model/efficientnet-b2/fold3/test_epoch3.parquet"]
     files += [root / "model/efficientnet-b2+gru/fold3/test_epoch2.parquet"]
     for members, of in (("cnn", files[:1]), ("sequence", files[1:]), ("last", files[1:]), ("all", files)):
-        _script(repository, "ensemble", other, MEMBERS=members, SEQUENCES=sequences, **one)
+        script("ensemble", other, MEMBERS=members, SEQUENCES=sequences, **one)
         predictions = sum(pd.read_parquet(file).set_index("ID") for file in of) / len(of)
         found = pd.read_csv(other / "submission/submission.csv").set_index("ID")["Label"]
         slice_id = predictions.index[0]
         assert found[f"{slice_id}_subdural"] == pytest.approx(predictions.loc[slice_id, "subdural"], rel=1e-6)
 
 
-def test_more_than_simple_bagging(repository: Path, run: tuple[Path, dict[str, str]], sequences: str) -> None:
+def test_more_than_simple_bagging(script: Script, run: tuple[Path, dict[str, str]], sequences: str) -> None:
     root, _ = run
     other = root.parent / "more"
     other.mkdir()
     for folder in ("input", "cache", "model"):
         (other / folder).symlink_to(root / folder)
     more = {"BLEND": "weights", "SMOOTH": "auto", "CALIBRATE": "temperature"}
-    printed = _script(repository, "ensemble", other, MEMBERS="all", SEQUENCES=sequences, **more)
+    printed = script("ensemble", other, MEMBERS="all", SEQUENCES=sequences, **more)
     manifest = json.loads((other / "submission/manifest.json").read_text())
     assert manifest["recipe"] == {"blend": "weights", "smooth_mm": None, "calibrate": "temperature"}
     assert f"{manifest['out_of_fold']['weights, smooth auto, temperature']['weighted']:.4f}" in printed
@@ -191,7 +199,9 @@ def test_the_detector_predicts_what_was_submitted(repository: Path, run: tuple[P
         np.testing.assert_allclose(detector(series), expected, atol=1e-6)
 
 
-def test_two_processes_train_and_predict_as_one(repository: Path, run: tuple[Path, dict[str, str]]) -> None:
+def test_two_processes_train_and_predict_as_one(
+    script: Script, repository: Path, run: tuple[Path, dict[str, str]]
+) -> None:
     root, _ = run
     other = root.parent / "two_processes"
     other.mkdir()  # no blanks here: CONFS is a list
@@ -205,9 +215,9 @@ def test_two_processes_train_and_predict_as_one(repository: Path, run: tuple[Pat
         "image_size: 32\nepochs: 1\n"
     )
     shared = {"CONFS": str(conf), "FOLDS": "0", "EPOCHS": "1"}
-    _script(repository, "train", other, NPROC="2", **shared)
+    script("train", other, NPROC="2", **shared)
     folder = other / "model/small/fold0"
-    _script(repository, "predict", other, NPROC="2", **shared)
+    script("predict", other, NPROC="2", **shared)
     targets = pd.read_parquet(root / "cache/train.parquet").set_index("ID")[list(LABELS)]
     valid = pd.read_parquet(folder / "valid_epoch1.parquet").set_index("ID")
     score = weighted_log_loss(targets.loc[valid.index].to_numpy(), valid.to_numpy())
@@ -215,7 +225,7 @@ def test_two_processes_train_and_predict_as_one(repository: Path, run: tuple[Pat
     two = {split: pd.read_parquet(folder / f"{split}_epoch1.parquet") for split in ("valid", "test")}
     for split in two:
         (folder / f"{split}_epoch1.parquet").unlink()
-    _script(repository, "predict", other, NPROC="1", **shared)
+    script("predict", other, NPROC="1", **shared)
     for split, by_two in two.items():
         by_one = pd.read_parquet(folder / f"{split}_epoch1.parquet")
         assert by_one["ID"].tolist() == by_two["ID"].tolist()
@@ -223,7 +233,7 @@ def test_two_processes_train_and_predict_as_one(repository: Path, run: tuple[Pat
 
 
 def test_a_real_head_ct_as_a_test_set(
-    repository: Path, run: tuple[Path, dict[str, str]], sequences: str, real_head_ct: Path, tmp_path: Path
+    script: Script, run: tuple[Path, dict[str, str]], sequences: str, real_head_ct: Path, tmp_path: Path
 ) -> None:
     root, _ = run
     images = tmp_path / "input/stage_2_test_images"
@@ -240,7 +250,7 @@ def test_a_real_head_ct_as_a_test_set(
 
     settings = {"CONFS": "tests/confs/efficientnet-b2.yaml", "FOLDS": "0", "SEQUENCES": sequences}
     for name in ("preprocess", "predict", "sequence", "ensemble"):
-        _script(repository, name, tmp_path, **settings)
+        script(name, tmp_path, **settings)
 
     store = ImageStore(tmp_path / "cache/test")
     assert len(store.index) == 28

@@ -5,9 +5,9 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -38,30 +38,32 @@ MODULES = (
 )
 
 
-def _run(
-    repository: Path, script: str, *arguments: str, cwd: Path | None = None, **env: object
-) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHON": sys.executable, **{key: str(value) for key, value in env.items()}}
-    return subprocess.run(
-        ["sh", str(repository / f"bin/{script}.sh"), *arguments],
-        cwd=cwd or repository,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def run(repository: Path, python: str) -> Run:
+    """Run a script with arguments and variables."""
+
+    def _run(script: str, *arguments: str, cwd: Path = repository, **env: object) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHON": python, **{key: str(value) for key, value in env.items()}}
+        command = ["sh", str(repository / f"bin/{script}.sh"), *arguments]
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+    return _run
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_has_an_example(repository: Path, script: str, tmp_path: Path) -> None:
-    result = _run(repository, script, "-h", cwd=tmp_path)
+def test_help_has_an_example(run: Run, script: str, tmp_path: Path) -> None:
+    result = run(script, "-h", cwd=tmp_path)
     assert result.returncode == 0
     assert f"sh bin/{script}.sh" in result.stdout
     assert not result.stdout.startswith("#")
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_modules_have_help_with_an_example(repository: Path, module: str) -> None:
-    result = subprocess.run([sys.executable, "-m", module, "-h"], cwd=repository, capture_output=True, text=True)
+def test_modules_have_help_with_an_example(repository: Path, python: str, module: str) -> None:
+    result = subprocess.run([python, "-m", module, "-h"], cwd=repository, capture_output=True, text=True)
     assert result.returncode == 0
     assert f"example: python -m {module}" in result.stdout.replace("\n", " ")
 
@@ -75,11 +77,11 @@ def _mistake(result: subprocess.CompletedProcess[str], *expected: str) -> None:
         assert words in last
 
 
-def test_missing_input(repository: Path, tmp_path: Path, competition: Path) -> None:
-    _mistake(_run(repository, "preprocess", ICH_ROOT=tmp_path), "has no stage_2_train.csv", "README.md")
+def test_missing_input(run: Run, tmp_path: Path, competition: Path) -> None:
+    _mistake(run("preprocess", ICH_ROOT=tmp_path), "has no stage_2_train.csv", "README.md")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "input", "model", "submission"]
     (tmp_path / "input/stage_1_train.csv").write_text((competition / "input/stage_2_train.csv").read_text())
-    _mistake(_run(repository, "preprocess", ICH_ROOT=tmp_path), "no folder stage_1_train or stage_1_train_images")
+    _mistake(run("preprocess", ICH_ROOT=tmp_path), "no folder stage_1_train or stage_1_train_images")
 
 
 def _zip(archive: Path, folder: Path) -> None:
@@ -88,12 +90,10 @@ def _zip(archive: Path, folder: Path) -> None:
             file.write(path, f"rsna-intracranial-hemorrhage-detection/{path.relative_to(folder)}")
 
 
-def test_kaggles_zip_gives_the_same_bytes_as_the_folders(
-    repository: Path, tmp_path: Path, preprocessed: Layout
-) -> None:
+def test_kaggles_zip_gives_the_same_bytes_as_the_folders(run: Run, tmp_path: Path, preprocessed: Layout) -> None:
     (tmp_path / "input").mkdir()
     _zip(tmp_path / "input/rsna.zip", preprocessed.root / "input")
-    result = _run(repository, "preprocess", ICH_ROOT=tmp_path, JOBS=2)
+    result = run("preprocess", ICH_ROOT=tmp_path, JOBS=2)
     assert result.returncode == 0, result.stderr
     assert {path.name for path in (tmp_path / "input").iterdir()} == {
         "rsna.zip", "stage_2_train.csv", "stage_2_sample_submission.csv"
@@ -110,64 +110,60 @@ def test_kaggles_zip_gives_the_same_bytes_as_the_folders(
     assert "in several folds: 0 patients, 0 studies, 0 images" in result.stdout
 
 
-def test_mistakes_with_zips(repository: Path, tmp_path: Path, competition: Path) -> None:
+def test_mistakes_with_zips(run: Run, tmp_path: Path, competition: Path) -> None:
     (tmp_path / "input").mkdir()
     archive = tmp_path / "input/rsna.zip"
     _zip(archive, competition / "input")
     archive.write_bytes(archive.read_bytes()[:-1000])
-    _mistake(_run(repository, "preprocess", ICH_ROOT=tmp_path), "rsna.zip is no whole zip archive", "download it again")
+    _mistake(run("preprocess", ICH_ROOT=tmp_path), "rsna.zip is no whole zip archive", "download it again")
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("other.csv", "")
-    _mistake(_run(repository, "preprocess", ICH_ROOT=tmp_path), "holds none of stage_2_train.csv")
+    _mistake(run("preprocess", ICH_ROOT=tmp_path), "holds none of stage_2_train.csv")
     (tmp_path / "input/other.zip").touch()
-    _mistake(_run(repository, "preprocess", ICH_ROOT=tmp_path), "several zips, other.zip and rsna.zip")
+    _mistake(run("preprocess", ICH_ROOT=tmp_path), "several zips, other.zip and rsna.zip")
 
 
-def test_csv_files_are_taken_out_of_the_zip_where_one_is_missing(
-    repository: Path, tmp_path: Path, competition: Path
-) -> None:
+def test_csv_files_are_taken_out_of_the_zip_where_one_is_missing(run: Run, tmp_path: Path, competition: Path) -> None:
     (tmp_path / "input").mkdir()
     _zip(tmp_path / "input/rsna.zip", competition / "input")
     mine = tmp_path / "input/stage_2_train.csv"  # as a run leaves it that is killed between the two, and as one's own
     rows = (competition / "input/stage_2_train.csv").read_text().splitlines(keepends=True)
     mine.write_text("".join(rows))
     before = mine.stat().st_mtime_ns
-    result = _run(repository, "preprocess", ICH_ROOT=tmp_path, ENGINE="serial")
+    result = run("preprocess", ICH_ROOT=tmp_path, ENGINE="serial")
     assert result.returncode == 0, result.stderr
     assert "input: stage_2_sample_submission.csv from rsna.zip" in result.stdout
     assert mine.stat().st_mtime_ns == before
 
 
-def test_zips_that_are_not_needed_are_no_concern(repository: Path, tmp_path: Path, preprocessed: Layout) -> None:
+def test_zips_that_are_not_needed_are_no_concern(run: Run, tmp_path: Path, preprocessed: Layout) -> None:
     (tmp_path / "input").mkdir()
     for path in (preprocessed.root / "input").iterdir():
         (tmp_path / "input" / path.name).symlink_to(path)
     for name in ("a.zip", "b.zip"):
         (tmp_path / "input" / name).touch()
-    result = _run(repository, "preprocess", ICH_ROOT=tmp_path, ENGINE="serial")
+    result = run("preprocess", ICH_ROOT=tmp_path, ENGINE="serial")
     assert result.returncode == 0, result.stderr
 
 
-def test_ids_never_lead_out_of_the_folder(repository: Path, tmp_path: Path) -> None:
+def test_ids_never_lead_out_of_the_folder(run: Run, tmp_path: Path) -> None:
     (tmp_path / "input/stage_2_train").mkdir(parents=True)
     for slice_id in ("ID_../../x", "ID_12/../../x", "/etc/passwd", "ID_"):
         (tmp_path / "input/stage_2_train.csv").write_text(f"ID,Label\n{slice_id}_any,0\n")
-        _mistake(_run(repository, "preprocess", ICH_ROOT=tmp_path), f"1 malformed ids: '{slice_id}_any' in row 2")
+        _mistake(run("preprocess", ICH_ROOT=tmp_path), f"1 malformed ids: '{slice_id}_any' in row 2")
 
 
-def test_a_malformed_id(repository: Path, tmp_path: Path) -> None:
+def test_a_malformed_id(run: Run, tmp_path: Path) -> None:
     (tmp_path / "input/stage_2_train_images").mkdir(parents=True)
     (tmp_path / "input/stage_2_train.csv").write_text("ID,Label\nID_12_any,0\nID_12_epidura,0\n")
-    _mistake(_run(repository, "preprocess", ICH_ROOT=tmp_path), "'ID_12_epidura' in row 3", "stage_2_train.csv")
+    _mistake(run("preprocess", ICH_ROOT=tmp_path), "'ID_12_epidura' in row 3", "stage_2_train.csv")
 
 
-def test_an_unknown_key_and_a_missing_conf(repository: Path, tmp_path: Path) -> None:
+def test_an_unknown_key_and_a_missing_conf(run: Run, repository: Path, tmp_path: Path) -> None:
     conf = tmp_path / "mine.yaml"
     conf.write_text(f"base: {repository}/conf/base.yaml\nnetwork: {{architecture: timm/resnet18}}\nbatchsize: 4\n")
-    _mistake(
-        _run(repository, "train", CONFS=conf, ICH_ROOT=tmp_path), "unknown key batchsize; did you mean batch_size?"
-    )
-    _mistake(_run(repository, "train", CONFS="conf/none.yaml", ICH_ROOT=tmp_path), "conf/none.yaml is missing")
+    _mistake(run("train", CONFS=conf, ICH_ROOT=tmp_path), "unknown key batchsize; did you mean batch_size?")
+    _mistake(run("train", CONFS="conf/none.yaml", ICH_ROOT=tmp_path), "conf/none.yaml is missing")
 
 
 @pytest.mark.parametrize(
@@ -189,34 +185,34 @@ def test_an_unknown_key_and_a_missing_conf(repository: Path, tmp_path: Path) -> 
     ],
 )
 def test_bad_settings(
-    repository: Path, competition: Path, tmp_path: Path, script: str, settings: dict[str, str], expected: str
+    run: Run, competition: Path, tmp_path: Path, script: str, settings: dict[str, str], expected: str
 ) -> None:
     (tmp_path / "input").symlink_to(competition / "input")
-    _mistake(_run(repository, script, **{"ICH_ROOT": tmp_path, **settings}), expected)
+    _mistake(run(script, **{"ICH_ROOT": tmp_path, **settings}), expected)
 
 
-def test_arguments_that_would_be_ignored(repository: Path) -> None:
-    _mistake(_run(repository, "predict", "--epochs", "3"), "--epochs: predict.sh takes no arguments, but variables")
+def test_arguments_that_would_be_ignored(run: Run) -> None:
+    _mistake(run("predict", "--epochs", "3"), "--epochs: predict.sh takes no arguments, but variables")
 
 
-def test_steps_out_of_order(repository: Path, tmp_path: Path, competition: Path) -> None:
+def test_steps_out_of_order(run: Run, tmp_path: Path, competition: Path) -> None:
     (tmp_path / "input").symlink_to(competition / "input")
-    _mistake(_run(repository, "train", ICH_ROOT=tmp_path), "folds.parquet is missing; run sh bin/preprocess.sh")
-    _mistake(_run(repository, "predict", ICH_ROOT=tmp_path), "folds.parquet is missing; run sh bin/preprocess.sh")
-    _mistake(_run(repository, "sequence", ICH_ROOT=tmp_path), "folds.parquet is missing; run sh bin/preprocess.sh")
-    _mistake(_run(repository, "ensemble", ICH_ROOT=tmp_path), "no predictions", "run sh bin/predict.sh")
-    _mistake(_run(repository, "ensemble", ICH_ROOT=tmp_path, MEMBERS="sequence"), "run sh bin/sequence.sh")
+    _mistake(run("train", ICH_ROOT=tmp_path), "folds.parquet is missing; run sh bin/preprocess.sh")
+    _mistake(run("predict", ICH_ROOT=tmp_path), "folds.parquet is missing; run sh bin/preprocess.sh")
+    _mistake(run("sequence", ICH_ROOT=tmp_path), "folds.parquet is missing; run sh bin/preprocess.sh")
+    _mistake(run("ensemble", ICH_ROOT=tmp_path), "no predictions", "run sh bin/predict.sh")
+    _mistake(run("ensemble", ICH_ROOT=tmp_path, MEMBERS="sequence"), "run sh bin/sequence.sh")
 
 
-def test_a_mistake_met_by_two_processes(repository: Path, tmp_path: Path) -> None:
-    result = _run(repository, "train", ICH_ROOT=tmp_path, NPROC=2)
+def test_a_mistake_met_by_two_processes(run: Run, tmp_path: Path) -> None:
+    result = run("train", ICH_ROOT=tmp_path, NPROC=2)
     _mistake(result, "folds.parquet is missing; run sh bin/preprocess.sh")
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_python_that_is_not_there(repository: Path, tmp_path: Path) -> None:
-    _mistake(_run(repository, "train", PYTHON=tmp_path / "python"), "python is missing; run sh bin/setup.sh first")
-    _mistake(_run(repository, "setup", "--developer", PYTHON=""), "unknown argument --developer")
+def test_a_python_that_is_not_there(run: Run, tmp_path: Path) -> None:
+    _mistake(run("train", PYTHON=tmp_path / "python"), "python is missing; run sh bin/setup.sh first")
+    _mistake(run("setup", "--developer", PYTHON=""), "unknown argument --developer")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])

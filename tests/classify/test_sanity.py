@@ -1,5 +1,4 @@
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,11 +82,13 @@ def test_more_slices_than_there_are(config: Config, preprocessed: Layout, monkey
         overfit(config, 0, preprocessed, 1)
 
 
-def test_nothing_is_written(config: Config, preprocessed: Layout, tmp_path: Path, repository: Path) -> None:
+def test_nothing_is_written(
+    config: Config, preprocessed: Layout, tmp_path: Path, repository: Path, python: str
+) -> None:
     (tmp_path / "cache").symlink_to(preprocessed.root / "cache")
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json", exclude={"name"})))
     command = [
-        sys.executable,
+        python,
         "-m",
         "src.classify.train",
         str(tmp_path / "c.yaml"),

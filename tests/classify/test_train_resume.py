@@ -4,7 +4,6 @@ import contextlib
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,14 +68,14 @@ def test_an_interrupted_fold_goes_on_to_the_same_weights(
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_process_goes_on_to_the_same_weights(
-    trained: tuple[Config, Layout], layout: Layout, repository: Path, number: signal.Signals
+    trained: tuple[Config, Layout], layout: Layout, repository: Path, python: str, number: signal.Signals
 ) -> None:
     config, whole = trained
     conf = layout.root / f"{config.name}.yaml"
     conf.write_text(
         yaml.safe_dump({key: value for key, value in config.model_dump(mode="json").items() if key != "name"})
     )
-    command = [sys.executable, "-m", "src.classify.train", str(conf), "--fold", "0", "--root", str(layout.root)]
+    command = [python, "-m", "src.classify.train", str(conf), "--fold", "0", "--root", str(layout.root)]
     folder = layout.fold(config.name, 0)
     stops = 0
     for stop_at in (1, 3, 20):  # saves that have been seen
@@ -195,12 +194,12 @@ def test_a_run_that_is_killed_leaves_no_hole_in_the_curves(
 
 
 def test_a_second_run_waits_for_the_first_and_finds_it_done(
-    config: Config, layout: Layout, repository: Path, monkeypatch: pytest.MonkeyPatch
+    config: Config, layout: Layout, repository: Path, python: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config.model_copy(update={"epochs": 1})
     conf = layout.root / f"{config.name}.yaml"
     conf.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude={"name"})))
-    command = [sys.executable, "-m", "src.classify.train", str(conf), "--fold", "0", "--root", str(layout.root)]
+    command = [python, "-m", "src.classify.train", str(conf), "--fold", "0", "--root", str(layout.root)]
     real, second = train_module.predict_slices, []
 
     def start_another(*args: object, **how: object) -> object:

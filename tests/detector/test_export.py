@@ -1,6 +1,5 @@
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,16 +9,18 @@ from src.ensemble.recipe import Recipe
 from tests.detector.conftest import Trained
 
 
-def _script(repository: Path, root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHON": sys.executable, "ICH_ROOT": str(root)}
+def _script(repository: Path, python: str, root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHON": python, "ICH_ROOT": str(root)}
     command = ["sh", str(repository / "bin/export.sh"), *arguments]
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
 
 
-def test_the_script_says_the_size_and_writes_the_detector(repository: Path, trained: Trained, tmp_path: Path) -> None:
+def test_the_script_says_the_size_and_writes_the_detector(
+    repository: Path, python: str, trained: Trained, tmp_path: Path
+) -> None:
     trained.submit("last", Recipe())
     folder = tmp_path / "detector"
-    result = _script(repository, trained.layout.root, "--folds", "0", "--output", str(folder))
+    result = _script(repository, python, trained.layout.root, "--folds", "0", "--output", str(folder))
     assert result.returncode == 0, result.stderr
     first, last = result.stdout.splitlines()
     size = sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6
@@ -29,13 +30,13 @@ def test_the_script_says_the_size_and_writes_the_detector(repository: Path, trai
     assert len(Detector.load(folder).description.networks) == 4
 
 
-def test_mistakes_end_in_one_line(repository: Path, tmp_path: Path) -> None:
+def test_mistakes_end_in_one_line(repository: Path, python: str, tmp_path: Path) -> None:
     for arguments, words in (
         ([], "submission/manifest.json is missing; expected the manifest of a submission; run sh bin/ensemble.sh"),
         (["--networks", "0"], "0: expected 1 or more"),
         (["--fold", "x"], "see python -m src.detector.export -h"),
     ):
-        result = _script(repository, tmp_path, *arguments)
+        result = _script(repository, python, tmp_path, *arguments)
         assert result.returncode == 2
         (line,) = result.stderr.splitlines()
         assert line.startswith("error: ")

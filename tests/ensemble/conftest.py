@@ -102,9 +102,9 @@ def making(root: Path, *more: str, out_of_fold: bool = True) -> list[str]:
 
 
 @pytest.fixture
-def run(repository: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run(repository: Path, python: str) -> Callable[..., subprocess.CompletedProcess[str]]:
     def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "src.ensemble.make_submission", *arguments]
+        command = [python, "-m", "src.ensemble.make_submission", *arguments]
         return subprocess.run(command, cwd=repository, capture_output=True, text=True)
 
     return _run

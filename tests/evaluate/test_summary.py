@@ -248,9 +248,9 @@ def test_mistakes_are_named(
     assert not (root / "submission").exists()
 
 
-def test_the_command(root: Path, repository: Path) -> None:
+def test_the_command(root: Path, repository: Path, python: str) -> None:
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-m", "src.evaluate.summary", *arguments]
+        line = [python, "-m", "src.evaluate.summary", *arguments]
         return subprocess.run(line, cwd=repository, capture_output=True, text=True)
 
     output = root / "elsewhere" / "table.csv"
@@ -281,7 +281,7 @@ def _renumber_folds(root: Path) -> None:
     write_table(folds.assign(fold=(folds["fold"] + 1) % 3), Layout(root).folds)
 
 
-def test_a_bag_of_other_folds_is_refused(root: Path, table: pd.DataFrame, repository: Path) -> None:
+def test_a_bag_of_other_folds_is_refused(root: Path, table: pd.DataFrame, repository: Path, python: str) -> None:
     bag = _bag_with_folds(root, table)
     (found,) = read_sources([bag], Layout(root), [2, 3], read_truth(Layout(root)))
     assert found.folds == read_truth(Layout(root)).folds_fingerprint
@@ -290,7 +290,7 @@ def test_a_bag_of_other_folds_is_refused(root: Path, table: pd.DataFrame, reposi
         read_sources([bag], Layout(root), [2, 3], read_truth(Layout(root)))
     assert error.value.step == "ensemble"
 
-    line = [sys.executable, "-m", "src.evaluate.summary", str(bag), "--root", str(root), "--resamples", "20"]
+    line = [python, "-m", "src.evaluate.summary", str(bag), "--root", str(root), "--resamples", "20"]
     refused = subprocess.run(line, cwd=repository, capture_output=True, text=True)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == f"error: {bag} was made with other folds than there are now; run sh bin/ensemble.sh\n"

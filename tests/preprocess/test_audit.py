@@ -1,6 +1,5 @@
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +129,7 @@ def test_the_tiny_competition(preprocessed: Layout) -> None:
     assert found["rejected"]["train"] == {"truncated": 1}
 
 
-def test_a_leak_is_kept_and_fails_the_run(preprocessed: Layout, tmp_path: Path, repository: Path) -> None:
+def test_a_leak_is_kept_and_fails_the_run(preprocessed: Layout, tmp_path: Path, repository: Path, python: str) -> None:
     (tmp_path / "cache").mkdir()
     for name in ("train", "test", "train.parquet", "test.parquet"):
         (tmp_path / "cache" / name).symlink_to(preprocessed.root / "cache" / name)
@@ -138,7 +137,7 @@ def test_a_leak_is_kept_and_fails_the_run(preprocessed: Layout, tmp_path: Path, 
     folds.loc[0, "fold"] = (folds.loc[0, "fold"] + 1) % 5
     write_table(folds, tmp_path / "cache/folds.parquet")
     result = subprocess.run(
-        [sys.executable, "-m", "src.preprocess.audit", "--root", str(tmp_path)],
+        [python, "-m", "src.preprocess.audit", "--root", str(tmp_path)],
         cwd=repository,
         capture_output=True,
         text=True,

@@ -1,6 +1,5 @@
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -164,6 +163,7 @@ def test_two_processes_do_as_one(
     classifier: Config,
     make_sequence_config: Make,
     repository: Path,
+    python: str,
     tmp_path: Path,
 ) -> None:
     # without chance inside the network, whose numbers differ from process to process
@@ -188,7 +188,7 @@ def test_two_processes_do_as_one(
             ["src.sequence.predict", *arguments_of_both, "--split", "valid"],
         ):
             launch = ["src.train.launch", str(processes)] if processes > 1 else []
-            command = [sys.executable, "-m", *launch, *arguments, "--fold", "0", "--root", str(layout.root)]
+            command = [python, "-m", *launch, *arguments, "--fold", "0", "--root", str(layout.root)]
             result = subprocess.run(command, cwd=repository, capture_output=True, text=True)
             assert result.returncode == 0, result.stderr
         embeddings = Embeddings(folders[0].embeddings("train", 3))

@@ -60,8 +60,8 @@ def _root(preprocessed: Layout, folder: Path) -> Layout:
     return Layout(folder)
 
 
-def _train(repository: Path, conf: Path, layout: Layout) -> subprocess.Popen[str]:
-    settings = {"PYTHON": sys.executable, "ICH_ROOT": str(layout.root), "CONFS": str(conf), "FOLDS": "0", "NPROC": "2"}
+def _train(repository: Path, python: str, conf: Path, layout: Layout) -> subprocess.Popen[str]:
+    settings = {"PYTHON": python, "ICH_ROOT": str(layout.root), "CONFS": str(conf), "FOLDS": "0", "NPROC": "2"}
     return subprocess.Popen(
         ["sh", str(repository / "bin/train.sh")],
         env={**os.environ, **settings, "OMP_NUM_THREADS": "1"},
@@ -77,10 +77,12 @@ def _finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 @pytest.fixture(scope="module")
-def whole(repository: Path, preprocessed: Layout, conf: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+def whole(
+    repository: Path, python: str, preprocessed: Layout, conf: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Layout:
     """Trained on two processes without a stop."""
     layout = _root(preprocessed, tmp_path_factory.mktemp("whole"))
-    status, _, errors = _finish(_train(repository, conf, layout))
+    status, _, errors = _finish(_train(repository, python, conf, layout))
     assert status == 0, errors
     return layout
 
@@ -113,7 +115,7 @@ def test_two_processes_stopped_in_every_way(
 ) -> None:
     layout = _root(preprocessed, tmp_path / "stopped")
     # the machine fails: nothing of the run is left
-    process = _train(repository, conf, layout)
+    process = _train(repository, sys.executable, conf, layout)
     _wait_for_saves(process, layout, 2)
     script = psutil.Process(process.pid)
     everything = [script, *script.children(recursive=True)]
@@ -123,7 +125,7 @@ def test_two_processes_stopped_in_every_way(
     _finish(process)
     assert not layout.fold("small", 0).checkpoint(3).is_file()
     # the machine is taken away
-    process = _train(repository, conf, layout)
+    process = _train(repository, sys.executable, conf, layout)
     _wait_for_saves(process, layout, 4)
     process.send_signal(signal.SIGTERM)
     status, _, errors = _finish(process)
@@ -131,13 +133,13 @@ def test_two_processes_stopped_in_every_way(
     assert "stopped: the same command goes on after step" in errors
     assert not layout.fold("small", 0).checkpoint(3).is_file()
     # the script alone is killed; what it started goes on, and the same command waits for it
-    process = _train(repository, conf, layout)
+    process = _train(repository, sys.executable, conf, layout)
     _wait_for_saves(process, layout, 2)
     left = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     for each in left:
         each.suspend()
-    again = _train(repository, conf, layout)
+    again = _train(repository, sys.executable, conf, layout)
     assert again.stderr is not None
     assert "fold0 is being filled by another run; waiting for its end" in again.stderr.readline()
     for each in left:
