@@ -1,9 +1,10 @@
-"""Detection of intracranial hemorrhage on head CT, from DICOM to a submission, and a trained detector to keep.
+"""Detection of intracranial hemorrhage on head CT, from DICOM to a submission, and a trained detector for new studies.
 
 A map of the package. Imports point downwards only: a line may import from the lines below it, never from one above
 (checked by import-linter in the tests). docs/architecture.md has the picture.
 
     report       pictures for people
+    study        new studies: from files of any kind to a detector's answers
     detector     the trained thing: networks, second stage and recipe as one object and one folder
     synthetic    generated head CTs in Kaggle's layout
     sequence     the second stage: networks over all slices of a series

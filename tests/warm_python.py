@@ -59,8 +59,8 @@ def warm_python() -> Iterator[str]:
         try:
             yield str(program)
         finally:
-            server.stdin.close()  # type: ignore[union-attr] # it is a pipe
-            server.wait()
+            server.kill()  # without waiting for what it imports; what it has forked goes on
+            server.communicate()
 
 
 def _read_at_import(environment: dict[str, str]) -> dict[str, str]:

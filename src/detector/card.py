@@ -40,7 +40,7 @@ def model_card(description: Description) -> str:
         "- Other scanners, protocols, patients and prevalences than those of the training data lower its figures; only "
         "an evaluation on data from there can show how far.\n"
         "- A study's probability is the maximum over its slices. It ranks studies; it is not calibrated.\n"
-        "- It answers for every series it is given. Nothing in it recognises what is no head CT.\n"
+        "- It answers for every series it is given: what is no head CT must be kept from it (docs/study.md).\n"
         "- Whether figures differ by age, sex, scanner or site has not been measured: the training data do not record "
         "them.",
         "## Licence",

@@ -16,6 +16,7 @@ from src.classify.tta import apply_view, mean_over_views
 from src.config import Config, TrainingConf
 from src.ct.hounsfield import HU_RANGE
 from src.ct.series import Series, adjacent_slices, order_by_series
+from src.detector.explain import activation_map, mean_map
 from src.detector.folder import Description, Member, Network, Weights, read_folder, weights_file
 from src.errors import UserError
 from src.evaluate.score import CLIP
@@ -28,6 +29,7 @@ from src.sequence.series import batch_logits, collate, series_sample
 from src.train.checkpoint import load_weights
 from src.train.distributed import mixed_precision
 
+MAP_SIZE = 32  # of class activation maps; networks give 7 to 16 places along each side
 BATCH = 8  # slices that all networks predict together: images and activations of no more are in memory at once
 
 
@@ -99,6 +101,31 @@ class Detector:
         probabilities = np.empty_like(bagged)
         probabilities[order] = np.clip(bagged, CLIP, 1 - CLIP)
         return probabilities
+
+    @torch.inference_mode()
+    def activation_maps(self, series: Series, size: int = MAP_SIZE) -> np.ndarray | None:
+        """Class activation maps of a series: (S, 6, size, size) float32 in [0, 1], over the square input of networks.
+
+        They are the mean over one network of each classifier, the first, which costs a fraction of a prediction. None
+        where no classifier has such maps: see `explain`.
+        """
+        order, maps = series.order(), []
+        pixels = [np.clip(series.pixels[i], *HU_RANGE) for i in order]
+        z = np.asarray(series.z, dtype=np.float64)[order]
+        for name, config in self.description.classifiers.items():
+            network = next(each for each in self._classifiers if each.name == name)
+            found = [
+                activation_map(self._classifiers[network], torch.from_numpy(images).to(self.device))
+                for _, images in _batches(pixels, z, config)
+            ]
+            if found and found[0] is not None:
+                maps.append(torch.cat([each for each in found if each is not None]))
+        if not maps:
+            return None
+        ordered = mean_map(maps, size)
+        in_series = np.empty_like(ordered)
+        in_series[order] = ordered
+        return in_series
 
     def study_level(self, probabilities: np.ndarray) -> np.ndarray:
         """The probabilities of a study: (S, 6) of its slices -> (6,), the maximum over them (see evaluate/study.py)."""

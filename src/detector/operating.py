@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from src.ct.series import order_by_series
 from src.evaluate.operating_point import sensitivity_threshold, specificity_threshold, youden_threshold
 from src.evaluate.out_of_fold import check_out_of_fold, read_truth
 from src.evaluate.score import auc_by_label
@@ -14,6 +15,7 @@ from src.evaluate.study import Cases
 from src.evaluate.summary import to_levels
 from src.files.layout import Layout
 from src.files.predictions import read_predictions
+from src.files.slice_positions import SlicePositions, read_slice_positions
 from src.labels import LABELS
 
 OPERATING_POINTS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
@@ -35,17 +37,49 @@ def score_out_of_fold_bag(path: Path, layout: Layout) -> tuple[Thresholds, dict[
     check_out_of_fold([predictions], everything)
     truth = everything.of(pd.Index(predictions.ids))
     levels = to_levels(truth, predictions.probabilities.astype(np.float64))
-    return {level: _thresholds(cases) for level, cases in levels.items()}, {
+    thresholds = {level: _thresholds(cases) for level, cases in levels.items()}
+    return thresholds, {
         "folds_fingerprint": everything.folds_fingerprint,
         "training": {
             "slices": len(everything),
             "studies": len(np.unique(everything.studies)),
             "patients": len(np.unique(everything.patients)),
             "positive_slices": _by_label(everything.targets.sum(axis=0)),
+            "gap_mm": _number(median_gap(read_slice_positions(layout.table("train"), everything.ids))),
         },
         "patients": levels["slice"].n_patients,
-        "levels": {level: _figures(cases) for level, cases in levels.items()},
+        "levels": {
+            level: _figures(cases) | {"operating": _rates(cases, thresholds[level])} for level, cases in levels.items()
+        },
     }
+
+
+def median_gap(positions: SlicePositions) -> float:
+    """The median distance of adjacent slices of a series in mm; NaN where no series has two."""
+    order, starts = order_by_series(positions.series, positions.z)
+    gaps = np.diff(positions.z[order])
+    gaps[starts[1:-1] - 1] = np.nan  # from one series to the next
+    gaps = gaps[gaps > 0]
+    return float(np.median(gaps)) if len(gaps) else np.nan
+
+
+def _rates(cases: Cases, thresholds: dict[str, dict[str, float | None]]) -> dict[str, dict[str, Any]]:
+    """Sensitivity and specificity at each threshold on the cases that it was chosen on, by name and label."""
+    rates: dict[str, dict[str, Any]] = {}
+    for name, by_label in thresholds.items():
+        rates[name] = {}
+        for label, targets, probabilities in zip(LABELS, cases.targets.T, cases.probabilities.T, strict=True):
+            threshold = by_label[label]
+            called = probabilities >= (np.inf if threshold is None else threshold)
+            rates[name][label] = {
+                "sensitivity": _fraction(called[targets == 1], threshold),
+                "specificity": _fraction(~called[targets == 0], threshold),
+            }
+    return rates
+
+
+def _fraction(right: np.ndarray, threshold: float | None) -> float | None:
+    return None if threshold is None or not len(right) else float(right.mean())
 
 
 def _thresholds(cases: Cases) -> dict[str, dict[str, float | None]]:

@@ -2,7 +2,8 @@
 
 A slice is a file of its own or a member of a zip archive. This package re-exports the public names of `file` (bytes),
 `header` (tags), `pixels` (stored values and HU) and `series` (slices that belong together). The others are imported by
-their own names: `sources` (where the slices are), `archive` (members of a zip archive), and for compressed pixels
+their own names: `sources` (where the slices are), `archive` (members of a zip archive), `description` (what a file of
+any kind says of itself), `enhanced` (files of many frames), and for compressed pixels
 `compressed` (fragments to pixels), `codestream` (an image's own header) and `decoder` (a process that decodes). Nothing
 here imports torch.
 """

@@ -92,19 +92,40 @@ def find_members(archive: Path, names: list[str]) -> list[ArchiveMember | None]:
             end = entry.header_offset + _LOCAL_HEADER.size + entry.compress_size
             if entry.header_offset < 0 or end > whole:
                 raise UserError(f"{archive} is truncated: it lacks bytes of {entry.filename}; download it again")
-            member = ArchiveMember(
-                str(archive),
-                entry.filename,
-                entry.header_offset,
-                entry.compress_size,
-                entry.file_size,
-                entry.CRC,
-                entry.compress_type,
-            )
+            member = _member(archive, entry)
             other = found.setdefault(name, member)
             if (other.crc32, other.size) != (member.crc32, member.size):
                 raise UserError(f"{archive} has two different files {name}: {other.name} and {member.name}")
     return [found.get(name) for name in names]
+
+
+def list_members(archive: Path) -> tuple[list[ArchiveMember], list[str]]:
+    """All files of an archive: (those that can be read, names of those that are encrypted or packed unusually).
+
+    Raises UserError if the archive is truncated or damaged.
+    """
+    members, unusual = [], []
+    with _opened(archive) as opened:
+        for entry in opened.infolist():
+            if entry.is_dir():
+                continue
+            if entry.compress_type not in METHODS or entry.flag_bits & 0x1:
+                unusual.append(entry.filename)
+            else:
+                members.append(_member(archive, entry))
+    return members, unusual
+
+
+def _member(archive: Path, entry: zipfile.ZipInfo) -> ArchiveMember:
+    return ArchiveMember(
+        str(archive),
+        entry.filename,
+        entry.header_offset,
+        entry.compress_size,
+        entry.file_size,
+        entry.CRC,
+        entry.compress_type,
+    )
 
 
 def extract(archive: Path, names: list[str]) -> dict[str, bytes]:

@@ -50,7 +50,8 @@ REASONS = (
     "undecodable",
 )
 
-MAX_BYTES = 64 * 1024 * 1024  # of a file; MAX_PIXELS pixels of 32 bits take a quarter of it
+MAX_BYTES = 64 * 1024 * 1024  # of a slice's file; MAX_PIXELS pixels of 32 bits take a quarter of it
+MAX_ENHANCED_BYTES = 8 * MAX_BYTES  # of a file of many frames: a thousand of 512 x 512
 HEAD_BYTES = 16 * 1024  # the competition's headers take 1 to 2 KiB, a clinical header with private tags about 10 KiB
 
 # Errors that concern a single file. Any other error (too many open files, a lost mount) concerns the machine and ends
@@ -80,21 +81,21 @@ def read_file(source: Path | Source) -> bytes:
     return read_bytes(source, None)[0]
 
 
-def read_bytes(source: Path | Source, at_most: int | None) -> tuple[bytes, bool]:
+def read_bytes(source: Path | Source, at_most: int | None, *, limit: int = MAX_BYTES) -> tuple[bytes, bool]:
     """Read a slice's file, or its first `at_most` bytes: (bytes, whether they are the whole file).
 
-    Raises UnreadableDicom and OSError like `read_file`.
+    limit: the size in bytes beyond which a file is too large. Raises UnreadableDicom and OSError like `read_file`.
     """
     if isinstance(source, ArchiveMember):
-        return _read_member(source, at_most)
+        return _read_member(source, at_most, limit)
     try:
         # non-blocking: opening a named pipe would otherwise wait for ever
         with open(os.open(source, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:  # noqa: PTH123
             state = os.fstat(file.fileno())
             if not stat.S_ISREG(state.st_mode):
                 raise UnreadableDicom("missing_file", "not a file but a folder, a pipe or a device")
-            if state.st_size > MAX_BYTES:
-                raise UnreadableDicom("too_large", f"{state.st_size} bytes; a CT slice has at most {MAX_BYTES}")
+            if state.st_size > limit:
+                raise UnreadableDicom("too_large", f"{state.st_size} bytes; a CT slice has at most {limit}")
             whole = at_most is None or at_most >= state.st_size
             return file.read(state.st_size if whole else at_most), whole
     except OSError as error:
@@ -104,9 +105,9 @@ def read_bytes(source: Path | Source, at_most: int | None) -> tuple[bytes, bool]
         raise UnreadableDicom("missing_file", "no such file" if absent else str(error.strerror)) from error
 
 
-def _read_member(member: ArchiveMember, at_most: int | None) -> tuple[bytes, bool]:
-    if member.size > MAX_BYTES:
-        raise UnreadableDicom("too_large", f"{member.size} bytes; a CT slice has at most {MAX_BYTES}")
+def _read_member(member: ArchiveMember, at_most: int | None, limit: int) -> tuple[bytes, bool]:
+    if member.size > limit:
+        raise UnreadableDicom("too_large", f"{member.size} bytes; a CT slice has at most {limit}")
     try:
         return member.read(at_most), at_most is None or at_most >= member.size
     except DamagedMember as error:
@@ -144,15 +145,15 @@ def parse_head(head: bytes, tags: list[BaseTag]) -> tuple[pydicom.Dataset, int] 
     return (dataset, pixels) if pixels < len(head) else None
 
 
-def parse(data: bytes, tags: list[BaseTag], *, stop_before_pixels: bool = False) -> tuple[pydicom.Dataset, int]:
-    """Parse some tags of a file: (data set, offset in bytes where the parser stopped).
+def parse(data: bytes, tags: list[BaseTag] | None, *, stop_before_pixels: bool = False) -> tuple[pydicom.Dataset, int]:
+    """Parse some tags of a file, None for all: (data set, offset in bytes where the parser stopped).
 
     The offset is that of the pixel data element, or the end of the file. Raises UnreadableDicom.
     """
     _check_byte_order(data)
     buffer = io.BytesIO(data)
     try:
-        dataset = pydicom.dcmread(buffer, specific_tags=list(tags), stop_before_pixels=stop_before_pixels)
+        dataset = pydicom.dcmread(buffer, specific_tags=tags, stop_before_pixels=stop_before_pixels)
     except Exception as error:
         raise UnreadableDicom("not_dicom", f"{type(error).__name__}: {error}") from error
     return dataset, buffer.tell()

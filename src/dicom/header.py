@@ -110,7 +110,7 @@ def header_of(dataset: pydicom.Dataset) -> Header:
     _check_quantity(dataset)
     if _number(dataset, "NumberOfFrames", default=1) not in (0, 1):  # 0 is invalid, and some writers' one
         raise UnreadableDicom("not_a_slice", "several frames; expected one slice a file")
-    photometric = _text(dataset, "PhotometricInterpretation")
+    photometric = text_of(dataset, "PhotometricInterpretation")
     if not photometric:
         raise UnreadableDicom("missing_tag", "PhotometricInterpretation is absent")
     if _number(dataset, "SamplesPerPixel", default=1) != 1 or photometric not in _MONOCHROME:
@@ -119,10 +119,10 @@ def header_of(dataset: pydicom.Dataset) -> Header:
     row_spacing, column_spacing = _numbers(dataset, "PixelSpacing", 2)
     padding_value = _number(dataset, "PixelPaddingValue", default=np.nan)
     header = Header(
-        PatientID=_text(dataset, "PatientID"),
-        StudyInstanceUID=_text(dataset, "StudyInstanceUID"),
-        SeriesInstanceUID=_text(dataset, "SeriesInstanceUID"),
-        SOPInstanceUID=_text(dataset, "SOPInstanceUID"),
+        PatientID=text_of(dataset, "PatientID"),
+        StudyInstanceUID=text_of(dataset, "StudyInstanceUID"),
+        SeriesInstanceUID=text_of(dataset, "SeriesInstanceUID"),
+        SOPInstanceUID=text_of(dataset, "SOPInstanceUID"),
         position=_numbers(dataset, "ImagePositionPatient", 3),  # type: ignore[arg-type]
         orientation=_numbers(dataset, "ImageOrientationPatient", 6),  # type: ignore[arg-type]
         row_spacing=row_spacing,
@@ -149,7 +149,7 @@ def _check_quantity(dataset: pydicom.Dataset) -> None:
 
     A file without a modality or a unit is taken for CT: anonymisers remove them.
     """
-    modality, unit = _text(dataset, "Modality").upper(), _text(dataset, "RescaleType").upper()
+    modality, unit = text_of(dataset, "Modality").upper(), text_of(dataset, "RescaleType").upper()
     if modality not in ("", "CT"):
         raise UnreadableDicom("not_hounsfield", f"Modality is {modality}; expected CT")
     if unit not in ("", "HU", "US"):  # US: unspecified
@@ -180,7 +180,8 @@ def _check(header: Header) -> None:
         raise UnreadableDicom("bad_value", f"PixelRepresentation {header.pixel_representation}; expected 0 or 1")
 
 
-def _text(dataset: pydicom.Dataset, tag: str) -> str:
+def text_of(dataset: pydicom.Dataset, tag: str) -> str:
+    """The text of one of the header's tags; empty where it is absent."""
     value = dataset.get(_TEXT_TAGS[tag])
     value = None if value is None else value.value
     # some character sets decode to halves of characters, which no file can hold

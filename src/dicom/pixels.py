@@ -86,6 +86,15 @@ def clipped_hounsfield_of(stored: np.ndarray, header: Header) -> np.ndarray:
     return to_clipped_hounsfield(stored, **_rescale(header))  # type: ignore[arg-type]
 
 
+def rounded_hounsfield_of(stored: np.ndarray, header: Header) -> np.ndarray:
+    """Convert stored pixels to whole HU: (rows, columns) int16. Clipped to HU_RANGE it is `clipped_hounsfield_of`.
+
+    Raises UnreadableDicom like `hounsfield_of`.
+    """
+    limits = np.iinfo(np.int16)
+    return np.rint(np.clip(hounsfield_of(stored, header), limits.min, limits.max)).astype(np.int16)
+
+
 def read_hounsfield(source: Path | Source) -> np.ndarray:
     """Read a slice: (rows, columns) float32 HU.
 

@@ -1,12 +1,15 @@
 """Sources of slices, files of their own or members of an archive, and the table columns that hold them."""
 
+import os
 import platform
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
 import pandas as pd
 
-from src.dicom.archive import ArchiveMember, find_members
+from src.dicom.archive import ArchiveMember, find_members, list_members
 from src.errors import UserError
 
 Source: TypeAlias = str | ArchiveMember  # the path of a file, or a member; small enough to send to workers
@@ -32,6 +35,49 @@ def find_slices(images: Path, slice_ids: list[str]) -> list[Source]:
         )
     members = find_members(images, names)
     return [member or f"{images}/{name}" for member, name in zip(members, names, strict=True)]
+
+
+def find_files(paths: Iterable[Path]) -> tuple[list[Source], list[tuple[Path, str]]]:
+    """All files of some paths: files, folders at any depth, zip archives: (sources, what could not be opened and why).
+
+    Archives are looked into wherever they lie. Each file comes once, in the order of the paths, then of names. Raises
+    UserError for a path that does not exist.
+    """
+    sources: dict[Source, None] = {}
+    closed = []
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path} is missing; expected a DICOM file, or a folder or zip of them")
+        for file in _below(path.resolve()):
+            if not _is_archive(file):
+                sources[str(file)] = None
+                continue
+            try:
+                members, unusual = list_members(file)
+            except UserError as error:
+                closed.append((file, str(error)))
+                continue
+            sources |= dict.fromkeys(sorted(members, key=lambda member: member.name))
+            closed += [(file / name, "encrypted, or packed in an unusual way") for name in unusual]
+    return list(sources), closed
+
+
+def _below(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    for folder, folders, names in os.walk(path):  # which does not follow links to folders, so that none leads back
+        folders.sort()
+        for name in sorted(names):
+            yield Path(folder) / name
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123 - a pipe would wait
+            return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and file.read(4) == b"PK\3\4"
+    except OSError:  # told where it is read
+        return False
 
 
 def source_columns(sources: list[Source]) -> dict[str, list[str] | list[int]]:

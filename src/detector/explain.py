@@ -1,0 +1,39 @@
+"""Class activation maps: where in a slice a classifier sees what it calls by a label.
+
+Source: Zhou et al., "Learning deep features for discriminative localization", CVPR 2016. A network that ends in global
+average pooling and one linear layer gives a logit that is the mean, over the places of its last feature map, of the
+same linear layer applied at each place. That local logit is the map, and nothing about it is approximate. Networks with
+another end have no such map.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from src.classify.network import Network
+
+
+@torch.inference_mode()
+def activation_map(network: Network, images: torch.Tensor) -> torch.Tensor | None:
+    """Local logits of a batch: (N, S, H, W) in [0, 1] -> (N, 6, h, w) float32, whose mean over h, w is the logits.
+
+    None for a network that does not end in global average pooling and a linear layer; this is tried out, not assumed.
+    """
+    features = network.forward_features(images)
+    if features.ndim != 4 or not isinstance(network.parts.classifier(network.backbone), nn.Linear):
+        return None
+    last = network.classifier
+    local = F.conv2d(features.float(), last.weight.float()[:, :, None, None], last.bias.float())
+    logits = network.forward_head(features).float()
+    if not torch.allclose(local.mean(dim=(2, 3)), logits, rtol=1e-2, atol=1e-2):
+        return None
+    return local
+
+
+def mean_map(maps: Sequence[torch.Tensor], size: int) -> np.ndarray:
+    """The mean local logits of several networks, as probabilities: (N, 6, h, w) each -> (N, 6, size, size)."""
+    scaled = [F.interpolate(each, size=(size, size), mode="bilinear", align_corners=False) for each in maps]
+    return torch.stack(scaled).mean(dim=0).sigmoid().cpu().numpy()

@@ -1,0 +1,192 @@
+"""A detector's answers to scans: judged, predicted, written as files, each scan by itself."""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.detector import Detector
+from src.detector.folder import DESCRIPTION
+from src.dicom.sources import state_of
+from src.errors import shortened
+from src.files.checksum import file_sha256
+from src.pages.series import SeriesView, series_page
+from src.progress import progress
+from src.study.choose import TYPICAL_GAP_MM, Choice
+from src.study.find import Found, Scan
+from src.study.judge import judge
+from src.study.read import ReadScan, read_scan
+from src.study.results import Result, Row, details_of, finished_summary, summary_of, write_result
+
+_log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+MAPS_NOTE = (
+    "Class activation maps (Zhou 2016) show, coarsely, where the slice classifiers see a label. They explain neither "
+    "the second stage nor the recipe, and outline no bleed."
+)
+NO_MAPS_NOTE = "There are no class activation maps: they were not asked for, or these networks have none."
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A detector with all that its answers depend on. sha256: of its description; prevalence: of any bleed, or None.
+
+    maps: whether pages show class activation maps.
+    """
+
+    detector: Detector
+    sha256: str
+    prevalence: float | None = None
+    maps: bool = True
+
+    @classmethod
+    def load(
+        cls, folder: Path, *, device: str | None = None, prevalence: float | None = None, maps: bool = True
+    ) -> "Reader":
+        """Load a detector's folder. Raises UserError like `Detector.load`."""
+        return cls(Detector.load(folder, device=device), file_sha256(folder / DESCRIPTION), prevalence, maps)
+
+    @property
+    def gap_mm(self) -> float:
+        """The distance of slices in the training data."""
+        recorded = self.detector.description.facts.get("training", {}).get("gap_mm")
+        return float(recorded or TYPICAL_GAP_MM)
+
+    def provenance(self, scan: Scan) -> dict[str, Any]:
+        """What a summary depends on. Where it is the same, so are the numbers."""
+        files = hashlib.sha256()
+        for each in scan.slices:
+            files.update(f"{each.id} {state_of(each.source)[0]}\n".encode())
+        return {
+            "format": FORMAT_VERSION,
+            "detector": self.sha256,
+            "networks": len(self.detector.description.networks),
+            "files": files.hexdigest(),
+            "prevalence": self.prevalence,
+            "maps": self.maps,
+            "torch": str(torch.__version__),
+        }
+
+    def answer(self, read: ReadScan) -> Result | str:
+        """Read a scan: the result, or why it is no head CT that can be judged."""
+        if not read.pixels:
+            return f"none of its slices can be read: {read.unreadable[0].message}"
+        judgement = judge(read.scan, read.pixels, self.gap_mm)
+        if judgement.refusal:
+            return judgement.refusal
+        warnings = list(judgement.warnings)
+        if read.unreadable:
+            count = len(read.unreadable)
+            warnings.insert(0, f"{count} {'file' if count == 1 else 'files'} of this series cannot be read.")
+        probabilities = self.detector(read.series)
+        return Result(read, probabilities, self.detector.study_level(probabilities), warnings)
+
+    def page(self, result: Result) -> str:
+        """The page of a result."""
+        scan = result.read.scan
+        maps = self.detector.activation_maps(result.read.series) if self.maps else None
+        points = self.detector.operating_points.get("study", {}).get("youden", {})
+        return series_page(
+            SeriesView(
+                title=f"Series {scan.first.series_number or scan.name}",
+                details=details_of(scan),
+                warnings=result.warnings,
+                pixels=result.read.pixels,
+                spacings=[(each.header.row_spacing, each.header.column_spacing) for each in scan.slices if each.header],
+                z=scan.z,
+                ids=[each.id for each in scan.slices],
+                probabilities=result.probabilities,
+                study=result.study,
+                thresholds=points,
+                maps=maps,
+                maps_note=MAPS_NOTE if maps is not None else NO_MAPS_NOTE,
+            )
+        )
+
+
+def answer_all(reader: Reader, choices: Sequence[Choice], output: Path) -> list[Row]:
+    """Answer all scans that were chosen, and write the folder of each below `output`: a row of the work list for each.
+
+    What an earlier run has answered is kept. A scan that cannot be read, or fails, stops none of the others.
+    """
+    rows = [_row(choice.scan, "not read", choice.why) for choice in choices if not choice.read]
+    due = []
+    for scan in (choice.scan for choice in choices if choice.read):
+        folder = output / _folder_name(scan)
+        summary = finished_summary(folder, reader.provenance(scan))
+        if summary is None:
+            due.append((scan, folder))
+        else:
+            rows.append(_row(scan, "read", "", summary, folder))
+    with progress(desc="series", total=len(due), unit="series") as shown:
+        for (scan, folder), read in zip(due, _read_ahead([scan for scan, _ in due]), strict=True):
+            rows.append(_answer(reader, scan, read, folder))
+            shown.update()
+    return rows
+
+
+def _read_ahead(scans: Sequence[Scan]) -> Iterator[ReadScan]:
+    """Read scans in order, the next one while the networks look at this one; two are in memory at most."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = [pool.submit(read_scan, scan) for scan in scans[:1]]
+        for i in range(len(scans)):
+            found = coming.pop().result()
+            coming += [pool.submit(read_scan, scan) for scan in scans[i + 1 : i + 2]]
+            yield found
+
+
+def _answer(reader: Reader, scan: Scan, read: ReadScan, folder: Path) -> Row:
+    try:
+        result = reader.answer(read)
+        if isinstance(result, str):
+            return _row(scan, "refused", result)
+        summary = summary_of(result, reader.detector.description, reader.prevalence, reader.provenance(scan))
+        page = reader.page(result)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - of this scan alone
+        _log.warning("series %s failed: %s", scan.name, shortened(error))
+        return _row(scan, "failed", f"{type(error).__name__}: {shortened(error)}")
+    write_result(folder, result, summary, page)
+    return _row(scan, "read", "", summary, folder)
+
+
+def _row(
+    scan: Scan, status: str, why: str, summary: Mapping[str, Any] | None = None, folder: Path | None = None
+) -> Row:
+    first = scan.first
+    name = " ".join(filter(None, (first.series_number, first.series_description)))
+    place = "" if folder is None else folder.name
+    return Row(first.patient, first.study, first.series, name, status, why, summary, place)
+
+
+def _folder_name(scan: Scan) -> str:
+    """The name of a scan's folder: its UID, which may hold anything, as a file name that no other UID has."""
+    plain = "".join(each if each.isalnum() or each in ".-_" else "_" for each in scan.name)
+    if plain == scan.name and not plain.startswith(".") and len(plain) <= 100:
+        return plain
+    return f"{plain[:80].lstrip('.')}-{hashlib.sha256(scan.name.encode()).hexdigest()[:12]}"
+
+
+def rows_of_others(found: Found) -> list[Row]:
+    """A row for each series that holds no slices in HU."""
+    return [
+        Row(
+            series[0].patient,
+            series[0].study,
+            series[0].series,
+            " ".join(filter(None, (series[0].series_number, series[0].series_description))),
+            "not read",
+            f"{len(series)} objects that are no CT slices ({series[0].modality or 'no modality'}): {series[0].message}",
+            None,
+            "",
+        )
+        for study in found.studies
+        for series in study.others
+    ]
