@@ -263,7 +263,7 @@ def test_an_interrupted_prediction_goes_on_to_the_same_bytes(
     whole = _files(layout, config)
     for name in whole:
         (layout.root / name).unlink()
-    folder = layout.partial_predictions(config.name)
+    folder = layout.fold(config.name, 1).partial_predictions
     command = _command(layout, config, processes)
     for number in ends:
         errors = _end_after_a_save(command, repository, folder, number)
@@ -276,7 +276,7 @@ def test_an_interrupted_prediction_goes_on_to_the_same_bytes(
     left = re.search(r"test, checkpoints 1 to 4 of 4: (\d+) slices in", result.stdout)
     assert left, result.stdout + result.stderr
     assert 0 < int(left[1]) < slices - 2 * len(ends) + 1
-    assert not folder.exists()
+    assert not list(layout.root.rglob("partial_predictions"))
     again = _files(layout, config)
     if processes == 1:
         assert again == whole
@@ -311,4 +311,4 @@ def test_an_interrupted_group_goes_on_when_others_are_finished(
     slices = len(ImageStore(of_two_folds.store("test")))
     assert f"checkpoints 1 to 2 of 2: {slices - 8} slices in" in capsys.readouterr().out
     assert _files(of_two_folds, config) == whole
-    assert not of_two_folds.partial_predictions(config.name).exists()
+    assert not list(of_two_folds.root.rglob("partial_predictions"))
