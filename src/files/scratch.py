@@ -1,12 +1,12 @@
 """A temporary folder that lasts as long as its run, and what runs leave that were killed."""
 
+import atexit
 import contextlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from src.files.atomic import try_lock
@@ -16,30 +16,41 @@ _SEMAPHORES = Path("/dev/shm")  # noqa: S108 - where Linux keeps named semaphore
 _NAMED = "semaphores.txt"  # in the folder: the names of those that this run's workers use
 
 
-@contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Yield a temporary folder of this process; first delete those of processes of this user that were killed.
+def scratch_folder() -> Path:
+    """A temporary folder of this process, the same at each call, deleted when the process ends.
 
-    A process holds a lock on its folder, which ends with the process, however it ends.
+    The first call deletes those of processes of this user that were killed. A process holds a lock on its folder, which
+    ends with the process, however it ends.
     """
+    return _folder_of(os.getpid())
+
+
+@cache
+def _folder_of(pid: int) -> Path:
     _sweep()
-    with tempfile.TemporaryDirectory(prefix=_NAME, ignore_cleanup_errors=True) as folder:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            try_lock(descriptor)
-            yield Path(folder)
-        finally:
-            os.close(descriptor)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_NAME))
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            if try_lock(descriptor) is not False and folder.exists():
+                atexit.register(_delete, folder, pid)
+                return folder
+            os.close(descriptor)  # another run swept it in the moment before it was locked
 
 
-def note_semaphores(folder: Path) -> None:
-    """Note the semaphores of this process's workers, by which the next run tells them from those of others.
+def _delete(folder: Path, pid: int) -> None:
+    if os.getpid() == pid:  # not a fork of it
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def note_semaphores() -> None:
+    """Note in this process's folder the semaphores of its workers: the next run deletes no others.
 
     loky names them after the process, and deletes them in a helper process, which a kill of the whole group ends too.
     """
     if _SEMAPHORES.is_dir():
         names = [path.name for path in _SEMAPHORES.glob(f"sem.loky-{os.getpid()}-*")]
-        (folder / _NAMED).write_text("\n".join(names))
+        (scratch_folder() / _NAMED).write_text("\n".join(names))
 
 
 def _sweep() -> None:
