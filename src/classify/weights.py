@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
 from safetensors import SafetensorError
@@ -11,6 +12,7 @@ from safetensors.torch import load
 from torch import nn
 
 from src.arguments import Parser
+from src.classify.downloaded import require_as_downloaded
 from src.config import load_config
 from src.errors import UserError, first_few, run_command
 from src.files.checksum import read_sealed
@@ -19,7 +21,7 @@ State = dict[str, torch.Tensor]
 
 
 def load_imagenet(backbone: nn.Module, architecture: str, image_size: int) -> None:
-    """Load ImageNet weights, all but the classifier's. Raises UserError where they cannot be fetched."""
+    """Load ImageNet weights, all but the classifier's. Raises UserError where they cannot be had unchanged."""
     _load(backbone, _fetch_imagenet(architecture, image_size), f"ImageNet's weights of {architecture}")
 
 
@@ -60,9 +62,13 @@ def _imagenet_state(architecture: str, image_size: int) -> State:
 
         name = architecture.removeprefix("timm/")
         return timm.create_model(name, pretrained=True, **size_of_input(name, image_size)).state_dict()
-    state: State = torch.hub.load_state_dict_from_url(
-        _imagenet_url(architecture), map_location="cpu", check_hash=True, weights_only=True
-    )
+    url = _imagenet_url(architecture)
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)  # as torch names it
+    if known := path.is_file():
+        require_as_downloaded(path)
+    state: State = torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+    if not known:
+        require_as_downloaded(path)
     return state
 
 

@@ -2,11 +2,13 @@
 
 Decoders are C++ libraries that a damaged file can make abort, crash or run for ever. The death of that process costs
 one file; the next file starts another. It keeps running between files and shares memory with its parent, so that a
-sound image costs two copies and a short message each way.
+sound image costs two copies and a short message each way. A refused image may have spoiled a decoder's memory without
+its death, so that process only forks those that decode, and after a refusal forks another, which takes milliseconds.
 """
 
 import atexit
 import contextlib
+import ctypes
 import json
 import logging
 import mmap
@@ -37,6 +39,8 @@ _TOO_LONG = f"the decoder took more than {_MAX_SECONDS} s"
 _MAX_MEMORY = 1 << 30  # bytes that decoding may take beyond what the libraries themselves do
 # bytes of shared memory, taken as they are used: a compressed image, then its cells
 _SHARED = MAX_BYTES + 4 * MAX_PIXELS
+_REFUSED = 3  # the status of a process that ends because it has refused an image
+_PR_SET_PDEATHSIG = 1  # sys/prctl.h: the signal that a process gets when its parent ends
 
 
 @dataclass(frozen=True)
@@ -109,10 +113,37 @@ def serve(messages: int, memory: int) -> None:
     keep_memory()
     shared, connection = mmap.mmap(memory, _SHARED), Connection(messages)
     _limit_memory()
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(OSError):
         connection.send_bytes(b"ready")
+        while (ended := _in_a_fork(connection, shared)) == _REFUSED:
+            pass
+        if ended < 0:  # by a signal: so that our parent learns of it, this process ends likewise
+            os.kill(os.getpid(), -ended)
+        os._exit(abs(ended))
+
+
+def _in_a_fork(connection: Connection, shared: mmap.mmap) -> int:
+    """Decode in a forked process until it refuses an image or ends: _REFUSED, 0, another status or minus a signal."""
+    template = os.getpid()
+    worker = os.fork()
+    if worker:
+        return os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+    status = 1
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == template:
+            status = _decode_until_refused(connection, shared)
+    finally:
+        os._exit(status)
+
+
+def _decode_until_refused(connection: Connection, shared: mmap.mmap) -> int:
+    with contextlib.suppress(EOFError, OSError):
         while True:
-            length, header = json.loads(connection.recv_bytes())
+            question = json.loads(connection.recv_bytes())
+            if question is None:
+                return _REFUSED
+            length, header = question
             signal.alarm(_MAX_SECONDS)  # ends this process
             try:
                 pixels = decode_here(shared[:length], FrameHeader(**header))
@@ -123,6 +154,9 @@ def serve(messages: int, memory: int) -> None:
                 answer = {"kind": pixels.dtype.str, "shape": pixels.shape}
             signal.alarm(0)
             connection.send_bytes(json.dumps(answer).encode())
+            if "error" in answer:
+                return _REFUSED
+    return 0
 
 
 def _in_words(error: Exception) -> str:
@@ -149,8 +183,10 @@ class _Process:
     """A running decoder process, the socket to it, and the memory that it shares with this one."""
 
     def __init__(self) -> None:
+        global _newest
         package = str(Path(__file__).parents[2])
-        with contextlib.ExitStack() as stack:
+        # no fork meanwhile: it would have the decoder's end of the socket, and hide the decoder's death
+        with _starting, contextlib.ExitStack() as stack:
             ours, theirs = socket.socketpair()
             stack.enter_context(theirs)
             stack.enter_context(ours)
@@ -171,6 +207,7 @@ class _Process:
                 start_new_session=True,  # signals to the group of a command are not for it
             )
             self._connection = Connection(ours.detach())
+            _newest = self
         try:
             self._answer()
         except _Died as error:
@@ -194,6 +231,8 @@ class _Process:
         if "error" in answer:
             raise UnreadableDicom("undecodable", _with(answer["error"], said))
         if "Corrupt JPEG data" in said:  # libjpeg makes up the rest of the image
+            with contextlib.suppress(OSError):  # where it has just ended, the next image finds out
+                self._connection.send_bytes(b"null")  # it does not know that it has refused an image
             raise UnreadableDicom("undecodable", said)
         rows, columns = answer["shape"]
         cells = np.frombuffer(self._shared, answer["kind"], rows * columns, MAX_BYTES)
@@ -243,6 +282,8 @@ def _with(message: str, said: str) -> str:
 
 
 _lock = threading.Lock()
+_starting = threading.RLock()
+_newest: _Process | None = None  # which may not have answered yet
 _started: _Process | None = None
 _inherited: _Process | None = None  # of the process that forked this one; kept, because dropping it would reach for it
 
@@ -263,11 +304,14 @@ def _end() -> None:
 
 def _after_fork() -> None:
     """A forked process starts a decoder of its own: two must not talk to one."""
-    global _lock, _started, _inherited
-    if _started is not None:
-        _started.leave_to_parent()
-    _lock, _started, _inherited = threading.Lock(), None, _started
+    global _lock, _starting, _newest, _started, _inherited
+    for each in (_started, _newest):
+        if each is not None:
+            each.leave_to_parent()
+    _lock, _starting, _started, _inherited, _newest = threading.Lock(), threading.RLock(), None, _newest, None
     atexit.unregister(_end)
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(
+    before=lambda: _starting.acquire(), after_in_parent=lambda: _starting.release(), after_in_child=_after_fork
+)

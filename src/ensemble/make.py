@@ -23,7 +23,7 @@ from src.ensemble.manifest import Inputs, read_submission_entry, write_manifest
 from src.ensemble.submission import check_submission, make_submission, read_sample
 from src.errors import UserError
 from src.evaluate.out_of_fold import Truth, read_truth
-from src.files.atomic import replacing
+from src.files.atomic import held_by_one_run, replacing
 from src.files.checksum import file_sha256
 from src.files.layout import Layout
 from src.files.predictions import Predictions, read_predictions, write_predictions
@@ -104,8 +104,14 @@ def require_other_place(output: Path, inputs: Inputs) -> None:
 def write(made: Made, inputs: Inputs, output: Path, expected: str | None = None) -> None:
     """Write a submission, and beside it its manifest and, if it was scored, the out-of-fold predictions of the bag.
 
-    expected: SHA-256 that the submission must have. Raises UserError, and writes nothing, if it has another one.
+    A second run waits, so that the files are of one run. expected: SHA-256 that the submission must have. Raises
+    UserError, and writes nothing, if it has another one.
     """
+    with held_by_one_run(output.parent):
+        _write(made, inputs, output, expected)
+
+
+def _write(made: Made, inputs: Inputs, output: Path, expected: str | None) -> None:
     with replacing(output) as temporary:
         made.submission.to_csv(temporary, index=False)
         if expected not in (None, file_sha256(temporary)):

@@ -53,7 +53,7 @@ def _make_partial(path: Path) -> tuple[Path, int]:
         # the token keeps writers apart, also across machines; the suffix stays last because some writers depend on it
         temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        if _lock(descriptor) is not False and temporary.exists():
+        if try_lock(descriptor) is not False and temporary.exists():
             return temporary, descriptor
         os.close(descriptor)  # another run swept it in the moment before it was locked
 
@@ -106,7 +106,7 @@ def sweep_partials(folder: Path, path: Path | None = None) -> None:
         with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
             descriptor = os.open(partial, os.O_RDWR)
             try:
-                if _lock(descriptor) is True:
+                if try_lock(descriptor) is True:
                     partial.unlink(missing_ok=True)
             finally:
                 os.close(descriptor)
@@ -124,7 +124,7 @@ def held_by_one_run(folder: Path, agree: Callable[[bool], bool] = bool, wait_s: 
     try:
         said = False
         while True:
-            held = _lock(descriptor) is not False
+            held = try_lock(descriptor) is not False
             if held and not _is_still(folder, descriptor):  # it was deleted while this run waited
                 os.close(descriptor)
                 folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def _is_still(folder: Path, descriptor: int) -> bool:
         return False
 
 
-def _lock(descriptor: int) -> bool | None:
+def try_lock(descriptor: int) -> bool | None:
     """Whether the lock on a file or folder is this process's now; None where the file system has no locks.
 
     Without locks two runs write the same files twice, but each file atomically.

@@ -36,10 +36,6 @@ class Layout:
         """The folder that training and prediction fill for one classifier, or for one sequence model over it."""
         return self.root / "model" / conf_name
 
-    def partial_predictions(self, conf_name: str) -> Path:
-        """The results so far of an interrupted prediction; deleted when it has finished."""
-        return self.conf(conf_name) / "partial_predictions"
-
     @property
     def submission(self) -> Path:
         """The submission; its manifest and the out-of-fold predictions of the bag are beside it."""
@@ -64,6 +60,11 @@ class FoldFolder:
     def predictions(self, split: str, epoch: int) -> Path:
         """Probabilities by the network of an epoch. `split` is "valid" (out-of-fold) or "test"."""
         return self.path / f"{split}_epoch{epoch}.parquet"
+
+    @property
+    def partial_predictions(self) -> Path:
+        """The results so far of an interrupted prediction; deleted when it has finished. Held while it predicts."""
+        return self.path / "partial_predictions"
 
     def embeddings(self, split: str, epoch: int) -> Path:
         """Embeddings by the network of an epoch. `split` is "train" (all folds) or "test"."""

@@ -8,6 +8,8 @@ import numpy as np
 from src.files.atomic import replacing
 from src.labels import LABELS
 
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
 
 class PartialPredictions:
     """Probabilities of N slices by K networks, filled for the first `done` slices: (K, N, 6) float32.
@@ -34,11 +36,8 @@ class PartialPredictions:
             np.savez(temporary, key=np.array(self.key), probabilities=self.probabilities[:, : self.done])
 
     def delete(self) -> None:
-        """Delete the saved file, and its folder if that is empty then."""
+        """Delete the saved file."""
         self.path.unlink(missing_ok=True)
-        folder = self.path.parent
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
 
     def _take_over(self) -> None:
         try:
@@ -46,7 +45,16 @@ class PartialPredictions:
                 if str(saved["key"]) != self.key:
                     return
                 found = saved["probabilities"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except _DAMAGED:
             return
         self.probabilities[:, : found.shape[1]] = found
         self.done = found.shape[1]
+
+
+def read_key(path: Path) -> str | None:
+    """The key of saved results; None where they cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            return str(saved["key"])
+    except _DAMAGED:
+        return None

@@ -7,6 +7,8 @@ with the task itself. Larger objects would be sent to one worker first, and woul
 import argparse
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
@@ -18,6 +20,7 @@ from joblib import Parallel, delayed, parallel_config
 
 from src.arguments import positive
 from src.errors import UserError
+from src.files.scratch import note_semaphores, scratch_folder
 from src.preprocess.dask_engine import GO_ON, dask_engine
 from src.progress import progress
 
@@ -62,8 +65,10 @@ def run_tasks(
     engine = "serial" if engine == "loky" and jobs == 1 else engine
     places = [str(path.resolve()) for path in shared]
     call = delayed(function) if engine != "loky" else partial(delayed(_unless_orphaned), os.getpid(), function)
-    with ENGINES[engine](jobs, dask_address, places), progress(desc=desc, total=total, unit=unit) as shown:
+    at_work = ENGINES[engine](jobs, dask_address, places)
+    with at_work as started, progress(desc=desc, total=total, unit=unit) as shown:
         results = Parallel(return_as="generator")(call(*task) for task in tasks)
+        started()
         try:
             for result in results:
                 shown.update(size(result))
@@ -88,21 +93,49 @@ def _unless_orphaned(parent: int, function: Callable[..., Any], *task: Any) -> A
 
 
 @contextmanager
-def _serial(jobs: int, dask_address: str | None, shared: list[str]) -> Iterator[None]:
+def _serial(jobs: int, dask_address: str | None, shared: list[str]) -> Iterator[Callable[[], None]]:
     with parallel_config(backend="sequential", n_jobs=1):
-        yield
+        yield _nothing
 
 
 @contextmanager
-def _loky(jobs: int, dask_address: str | None, shared: list[str]) -> Iterator[None]:
+def _loky(jobs: int, dask_address: str | None, shared: list[str]) -> Iterator[Callable[[], None]]:
     # if workers end early, loky's helper process may warn about their resources, after the line with the actual error
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
-    with parallel_config(backend="loky", n_jobs=jobs):
-        yield
+    with parallel_config(
+        backend="loky",
+        n_jobs=jobs,
+        temp_folder=str(scratch_folder()),
+        initializer=_end_with,
+        initargs=(os.getpid(),),
+    ):
+        yield note_semaphores
 
 
-ENGINES: dict[str, Callable[[int, str | None, list[str]], AbstractContextManager[None]]] = {
+@contextmanager
+def _dask(jobs: int, dask_address: str | None, shared: list[str]) -> Iterator[Callable[[], None]]:
+    with dask_engine(jobs, dask_address, shared):
+        yield _nothing
+
+
+def _nothing() -> None:
+    pass
+
+
+def _end_with(parent: int) -> None:
+    """Let a worker end soon after its parent was killed; idle ones would stay for minutes, with what they share."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+# What an engine yields is called when its workers have been started.
+ENGINES: dict[str, Callable[[int, str | None, list[str]], AbstractContextManager[Callable[[], None]]]] = {
     "serial": _serial,
     "loky": _loky,
-    "dask": dask_engine,
+    "dask": _dask,
 }

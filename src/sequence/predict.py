@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 import torch
+from accelerate import Accelerator
 
 from src.arguments import Parser
 from src.classify.predict import SPLITS
@@ -20,7 +21,7 @@ from src.sequence.network import SequenceNetwork
 from src.sequence.series import EmbeddedSlices, make_series_loader, predict_series, read_embedded_slices
 from src.sequence.train import add_arguments
 from src.train.checkpoint import load_checkpoint, read_metadata
-from src.train.distributed import leaving_together, make_accelerator
+from src.train.distributed import folder_of_one_run, leaving_together, make_accelerator
 from src.train.errors import errors_explained
 
 _log = logging.getLogger(__name__)
@@ -32,8 +33,8 @@ def predict(
     """Write the predictions of one fold's sequence model, of its last epoch.
 
     splits: "valid", the fold's slices, which neither the classifier nor the sequence model saw; "test". epoch: the
-    classifier's. Files with the same provenance are left as they are. Raises UserError for a checkpoint that is missing
-    or was trained with another conf or on other embeddings.
+    classifier's. Files with the same provenance are left as they are; a second run waits for the first, and finds them.
+    Raises UserError for a checkpoint that is missing or was trained with another conf or on other embeddings.
     """
     config = over_classifier(config, classifier)
     folder = layout.fold(config.name, fold)
@@ -47,36 +48,53 @@ def predict(
             step="sequence",
         )
     accelerator = make_accelerator(config.precision)
-    for split in splits:
-        embedded = training if split == "valid" else read_embedded_slices(classifier, fold, epoch, layout, "test")
-        _require_same_network(embedded, training)
-        slices = embedded.slices.inputs.take(embedded.unseen)
-        provenance = Provenance(
-            conf=config.name,
-            fold=fold,
-            epoch=config.epochs,
-            checkpoint=file_sha256(checkpoint),
-            split=split,
-            slices=slices.fingerprint(),
-            tta=embedded.embeddings.provenance.tta,
-            classifier=classifier.name,
-            classifier_epoch=epoch,
-            classifier_checkpoint=embedded.embeddings.provenance.checkpoint,
-        )
-        output, desc = folder.predictions(split, config.epochs), f"{config.name} fold {fold} {split}"
-        if read_provenance(output) == provenance:
-            _log.info("%s: predictions are there already", desc)
-            continue
-        network = SequenceNetwork(config, metadata.dimensions, torch.zeros(len(LABELS)))
-        load_checkpoint(checkpoint, network)
-        loader = accelerator.prepare(make_series_loader(config, embedded, unseen=True))
-        model = accelerator.prepare_model(network, evaluation_mode=True)
-        probabilities = predict_series(accelerator, model, loader, len(embedded.unseen), desc)[embedded.unseen]
-        if accelerator.is_main_process:
-            write_predictions(output, pd.Series(slices.ids), probabilities, provenance)
-            _log.info("%s: %d slices", output, len(slices))
-        accelerator.wait_for_everyone()
-        accelerator.free_memory()
+    with folder_of_one_run(accelerator, folder.path):
+        for split in splits:
+            embedded = training if split == "valid" else read_embedded_slices(classifier, fold, epoch, layout, "test")
+            _require_same_network(embedded, training)
+            _predict_split(accelerator, config, metadata, embedded, split, layout)
+
+
+def _predict_split(
+    accelerator: Accelerator,
+    config: SequenceConfig,
+    metadata: SequenceMetadata,
+    embedded: EmbeddedSlices,
+    split: str,
+    layout: Layout,
+) -> None:
+    """Write the predictions of a split, if they are not there."""
+    folder = layout.fold(config.name, embedded.fold)
+    checkpoint, output = folder.checkpoint(config.epochs), folder.predictions(split, config.epochs)
+    slices, of = embedded.slices.inputs.take(embedded.unseen), embedded.embeddings.provenance
+    provenance = Provenance(
+        conf=config.name,
+        fold=embedded.fold,
+        epoch=config.epochs,
+        checkpoint=file_sha256(checkpoint),
+        split=split,
+        slices=slices.fingerprint(),
+        tta=of.tta,
+        classifier=of.conf,
+        classifier_epoch=of.epoch,
+        classifier_checkpoint=of.checkpoint,
+    )
+    desc = f"{config.name} fold {embedded.fold} {split}"
+    finished = read_provenance(output) == provenance
+    accelerator.wait_for_everyone()  # all processes must know what is due before one writes
+    if finished:
+        _log.info("%s: predictions are there already", desc)
+        return
+    network = SequenceNetwork(config, metadata.dimensions, torch.zeros(len(LABELS)))
+    load_checkpoint(checkpoint, network)
+    loader = accelerator.prepare(make_series_loader(config, embedded, unseen=True))
+    model = accelerator.prepare_model(network, evaluation_mode=True)
+    probabilities = predict_series(accelerator, model, loader, len(embedded.unseen), desc)[embedded.unseen]
+    if accelerator.is_main_process:
+        write_predictions(output, pd.Series(slices.ids), probabilities, provenance)
+        _log.info("%s: %d slices", output, len(slices))
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()
 
 
 def _require_same_network(embedded: EmbeddedSlices, training: EmbeddedSlices) -> None:

@@ -1,5 +1,6 @@
 import contextlib
 import io
+import json
 import os
 import re
 import shutil
@@ -263,7 +264,7 @@ def test_an_interrupted_prediction_goes_on_to_the_same_bytes(
     whole = _files(layout, config)
     for name in whole:
         (layout.root / name).unlink()
-    folder = layout.partial_predictions(config.name)
+    folder = layout.fold(config.name, 1).partial_predictions
     command = _command(layout, config, processes)
     for number in ends:
         errors = _end_after_a_save(command, repository, folder, number)
@@ -276,7 +277,7 @@ def test_an_interrupted_prediction_goes_on_to_the_same_bytes(
     left = re.search(r"test, checkpoints 1 to 4 of 4: (\d+) slices in", result.stdout)
     assert left, result.stdout + result.stderr
     assert 0 < int(left[1]) < slices - 2 * len(ends) + 1
-    assert not folder.exists()
+    assert not list(layout.root.rglob("partial_predictions"))
     again = _files(layout, config)
     if processes == 1:
         assert again == whole
@@ -311,4 +312,22 @@ def test_an_interrupted_group_goes_on_when_others_are_finished(
     slices = len(ImageStore(of_two_folds.store("test")))
     assert f"checkpoints 1 to 2 of 2: {slices - 8} slices in" in capsys.readouterr().out
     assert _files(of_two_folds, config) == whole
-    assert not of_two_folds.partial_predictions(config.name).exists()
+    assert not list(of_two_folds.root.rglob("partial_predictions"))
+
+
+def test_results_that_no_run_takes_over_are_deleted(layout: Layout, config: Config) -> None:
+    folder = layout.fold(config.name, 1).partial_predictions
+    predict(config, [1], ["valid"], [2, 3], layout)
+    made = [read_predictions(layout.fold(config.name, 1).predictions("valid", epoch)).provenance for epoch in (2, 3)]
+    records = [each.record() for each in made if each is not None]
+    left = {
+        "finished": json.dumps(records),
+        "replaced": json.dumps([{**records[0], "split": "test", "checkpoint": "of another training"}]),
+        "due": json.dumps([{**records[0], "split": "test"}]),
+    }
+    for name, key in left.items():
+        PartialPredictions(folder / f"{name}.npz", key, len(json.loads(key)), 3).save()
+    (folder / "damaged.npz").write_text("no zip")
+    (folder / ".due.0a.partial.npz").write_text("half of one")
+    predict(config, [1], ["valid"], [2, 3], layout)
+    assert [path.name for path in folder.iterdir()] == ["due.npz"]

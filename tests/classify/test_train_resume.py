@@ -1,6 +1,7 @@
 """A training that is stopped, in whatever way, goes on to the same weights."""
 
 import contextlib
+import errno
 import shutil
 import signal
 import subprocess
@@ -13,17 +14,18 @@ import pandas as pd
 import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from src.classify import train as train_module
 from src.classify.dataset import read_fold_split
 from src.classify.train import train
 from src.config import Config
-from src.errors import Stopped
+from src.errors import Stopped, _end_of
 from src.files.checksum import file_sha256
 from src.files.layout import Layout
 from src.train import epoch as epoch_module
 from src.train import trainer
-from src.train.state import Position, TrainingState
+from src.train.state import Position, TrainingState, read_state
 from src.train.tensorboard import TensorBoard
 from src.train.trainer import steps_per_epoch
 
@@ -64,6 +66,30 @@ def test_an_interrupted_fold_goes_on_to_the_same_weights(
     found, expected = (pd.read_csv(each.fold(config.name, 0).metrics) for each in (layout, whole))
     timed = ["images_per_second", "waiting_fraction"]
     pd.testing.assert_frame_equal(found.drop(columns=timed), expected.drop(columns=timed))
+
+
+def test_a_disk_that_fills_with_curves_keeps_the_last_save(
+    trained: tuple[Config, Layout], layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, whole = trained
+    real, calls = RecordWriter.write, []
+
+    def write(writer: RecordWriter, data: bytes) -> None:
+        calls.append(None)
+        if len(calls) > 2 + 4 + 1 + 3:  # two records begin the file; the last step of the second epoch
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(writer, data)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match=r"No space left.*events.out") as full:  # noqa: PT012
+        patched.setattr(RecordWriter, "write", write)
+        train(config, 0, layout)
+    assert _end_of(full.value) == (2, f"error: {full.value.filename}: No space left on device")
+    folder = layout.fold(config.name, 0)
+    position = read_state(folder.state)["position"]
+    assert (position["epoch"], position["step"]) == (2, 2)
+    train(config, 0, layout)
+    for epoch in (1, 2, 3):
+        assert file_sha256(folder.checkpoint(epoch)) == file_sha256(whole.fold(config.name, 0).checkpoint(epoch))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

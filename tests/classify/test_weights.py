@@ -1,8 +1,10 @@
+import errno
 import hashlib
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import timm
@@ -10,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from src.classify import weights
+from src.classify.downloaded import record_of, require_as_downloaded
 from src.classify.network import build_network
 from src.config import Config
 from src.errors import UserError
@@ -128,9 +131,51 @@ def test_weights_are_fetched_ahead(
     assert said[1] == f"{confs[1]}: starts from none; nothing to fetch"
     assert f"set TORCH_HOME and HF_HOME to {tmp_path}/torch and " in said[2]
     host.unlink()  # the machine is offline now
+    cached = tmp_path / "torch/hub/checkpoints" / host.name
+    assert record_of(cached).read_text() == f"{digest}  {host.name}\n"
     network = build_network(make_config("network.architecture=efficientnet-b2", "network.pretrained=imagenet"))
     for key, value in source.state_dict().items():
         assert torch.equal(network.backbone.state_dict()[key], value), key
+    record_of(cached).write_text(f"{digest[:8]}{'0' * 56}  {host.name}\n")
+    with pytest.raises(UserError, match="was changed: expected a SHA-256 of"):
+        build_network(make_config("network.architecture=efficientnet-b2", "network.pretrained=imagenet"))
+
+
+def test_downloaded_weights_that_change_are_named(tmp_path: Path) -> None:
+    data = b"weights"
+    digest = hashlib.sha256(data).hexdigest()
+    path = tmp_path / f"net-{digest[:8]}.pth"
+    path.write_bytes(data)
+    require_as_downloaded(path)
+    require_as_downloaded(path)
+    record_of(path).write_text("torn")
+    with pytest.raises(UserError, match="holds no SHA-256; delete it if you trust"):
+        require_as_downloaded(path)
+    other = digest[:8] + "0" * 56  # as of a file with the same first digits
+    record_of(path).write_text(f"{other}  {path.name}\n")
+    with pytest.raises(
+        UserError, match=rf"net-.*was changed: expected a SHA-256 of {other}, found {digest}; delete it"
+    ):
+        require_as_downloaded(path)
+    record_of(path).unlink()
+    path.write_bytes(b"others")  # before it was ever loaded
+    with pytest.raises(UserError, match=f"expected a SHA-256 of {digest[:8]}, found "):
+        require_as_downloaded(path)
+    assert not record_of(path).exists()
+
+
+def test_a_folder_for_reading_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("src.classify.downloaded.replacing", refuse)
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    require_as_downloaded(tmp_path / "w.pth")
+    assert (
+        "w.pth.sha256: the SHA-256 of these weights cannot be recorded (Permission denied)" in capsys.readouterr().err
+    )
 
 
 def test_weights_that_do_not_fit_are_refused(make_config: Make, tmp_path: Path) -> None:

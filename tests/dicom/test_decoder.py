@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -45,6 +47,13 @@ def _processes() -> list[psutil.Process]:
     return [each for each in alive if "decoder import serve" in " ".join(each.cmdline())]
 
 
+def _decoding() -> psutil.Process:
+    """The process that decodes now, forked by the one that stays."""
+    (template,) = _processes()
+    (process,) = template.children()
+    return process
+
+
 @pytest.mark.parametrize(("name", "syntax"), [("abort_jls", JPEG_LS), ("segv_jll", JPEG_LOSSLESS)])
 def test_a_decoder_that_dies_costs_one_file(name: str, syntax: str, sound: tuple[bytes, np.ndarray]) -> None:
     # as if its header had passed for a sound one
@@ -57,7 +66,7 @@ def test_a_decoder_that_dies_costs_one_file(name: str, syntax: str, sound: tuple
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGALRM])
 def test_however_it_ends(number: signal.Signals, sound: tuple[bytes, np.ndarray]) -> None:
     _decode(sound[0])
-    (process,) = _processes()
+    process = _decoding()
     process.suspend()  # in the middle of an image
     ender = subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -{number.value} {process.pid}; kill -CONT {process.pid}"])
     if number == signal.SIGALRM:
@@ -67,7 +76,7 @@ def test_however_it_ends(number: signal.Signals, sound: tuple[bytes, np.ndarray]
         np.testing.assert_array_equal(_decode(sound[0]), sound[1])
     ender.wait()
     np.testing.assert_array_equal(_decode(sound[0]), sound[1])
-    assert _processes()[0].pid != process.pid
+    assert _decoding().pid != process.pid
 
 
 def test_it_stays_for_the_next_file_and_obeys_its_own_process_alone(sound: tuple[bytes, np.ndarray]) -> None:
@@ -78,6 +87,60 @@ def test_it_stays_for_the_next_file_and_obeys_its_own_process_alone(sound: tuple
     assert os.getpgid(process.pid) != os.getpgrp()  # what a scheduler sends to all does not reach it
     np.testing.assert_array_equal(_decode(sound[0]), sound[1])
     assert _processes() == [process]
+
+
+def test_after_a_refusal_another_process_decodes(sound: tuple[bytes, np.ndarray]) -> None:
+    _decode(sound[0])
+    template, first = _processes(), _decoding()
+    np.testing.assert_array_equal(_decode(sound[0]), sound[1])
+    assert _decoding() == first
+    seconds = []
+    for _ in range(5):
+        with pytest.raises(UnreadableDicom, match="no pixels"):
+            _decode(sound[0][: len(sound[0]) // 2])
+        began = time.perf_counter()
+        np.testing.assert_array_equal(_decode(sound[0]), sound[1])
+        seconds.append(time.perf_counter() - began)
+        assert _decoding() != first
+        first = _decoding()
+    assert _processes() == template
+    assert min(seconds) < 0.2  # the start of Python and its imports would take longer
+
+
+def test_a_fork_while_it_starts_does_not_hide_its_death(
+    sound: tuple[bytes, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, forks = subprocess.Popen, []
+
+    def fork() -> None:
+        if not (child := os.fork()):
+            time.sleep(30)
+            os._exit(0)
+        forks.append(child)
+
+    thread = threading.Thread(target=fork)
+
+    def popen(*arguments: Any, **how: Any) -> Any:
+        thread.start()
+        thread.join(timeout=0.2)
+        return real(*arguments, **how)
+
+    decoder._end()
+    with monkeypatch.context() as patched:
+        patched.setattr(decoder.subprocess, "Popen", popen)
+        _decode(sound[0])
+    thread.join()
+    try:
+        process = _decoding()
+        process.suspend()
+        ender = real(["sh", "-c", f"sleep 0.3; kill -KILL {process.pid}"])
+        began = time.monotonic()
+        np.testing.assert_array_equal(_decode(sound[0]), sound[1])
+        assert time.monotonic() - began < 20
+        ender.wait()
+    finally:
+        os.kill(forks[0], signal.SIGKILL)
+        os.waitpid(forks[0], 0)
 
 
 def test_what_a_decoder_prints_is_in_the_message(
@@ -174,7 +237,7 @@ def test_a_signals_exception_does_not_hang(sound: tuple[bytes, np.ndarray]) -> N
         raise TimeoutError("too late")
 
     _decode(sound[0])
-    (process,) = _processes()
+    process = _decoding()
     process.suspend()
     before = signal.signal(signal.SIGALRM, late)
     try:

@@ -28,7 +28,7 @@ def test_what_was_saved_is_taken_over(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.probabilities[:, :4], values)
     assert np.isnan(again.probabilities[:, 4:]).all()
     again.delete()
-    assert not path.parent.exists()
+    assert not path.exists()
     again.delete()
 
 

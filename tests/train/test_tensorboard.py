@@ -1,3 +1,5 @@
+import resource
+import time
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,24 @@ def test_nothing_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         curves.add({"step/loss": 1.0}, 1)
         curves.flush()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_is_an_error_here_and_names_the_file(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as full, TensorBoard(tmp_path, step=0) as curves:  # noqa: PT012
+            for step in range(1, 200):
+                curves.add({"step/loss": 1.0}, step)
+            time.sleep(0.1)  # a thread would fail now
+            curves.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (written,) = tmp_path.iterdir()
+    assert full.value.filename == str(written)
+    assert capfd.readouterr() == ("", "")
+    with TensorBoard(tmp_path, step=10) as curves:  # and what was written of the last record does no harm
+        curves.add({"step/loss": 2.0}, 11)
+    assert read_curves(tmp_path)["step/loss"] == [*((step, 1.0) for step in range(1, 11)), (11, 2.0)]
