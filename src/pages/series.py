@@ -25,14 +25,14 @@ _DIRECTIONS = {"L": (1, 0, 0), "R": (-1, 0, 0), "P": (0, 1, 0), "A": (0, -1, 0),
 class SeriesView:
     """What the page of a series of S slices shows, in z order. Raises ValueError where lengths or ranges disagree.
 
-    title: plain text. details: facts for the reader, such as ("Slice thickness", "5.0 mm"). warnings: a plain sentence
-    each. pixels: S arrays (rows, columns) of int16 HU of the whole range; sizes may differ. spacings: mm between the
-    centres of rows and of columns of each slice, NaN where unknown. z: (S,) mm, NaN where unknown. ids: (S,)
-    SOPInstanceUIDs. probabilities: (S, 6) in the order of LABELS. study: (6,). thresholds: of the study's
-    probabilities, by label; absent or None where there is none. maps: (S, 6, rows, columns) in [0, 1], class activation maps over the
-    network's square input, in which a slice is centred, or None. maps_note: why there are none, or how to read them.
-    sides: what of the patient lies at the left, right, top and bottom of the image, of "LRAPHF", for example "RLAP";
-    empty where that is not known.
+    title: plain text. details: facts for the reader, such as ("Slice thickness", "5.0 mm"). warnings: a plain
+    sentence each. pixels: S arrays (rows, columns) of int16 HU of the whole range; sizes may differ. spacings: mm
+    between the centres of rows and of columns of each slice, NaN where unknown. z: (S,) mm, NaN where unknown. ids:
+    (S,) SOPInstanceUIDs. probabilities: (S, 6) in the order of LABELS. study: (6,). thresholds: of the study's
+    probabilities, by label; absent or None where there is none. maps: (S, 6, rows, columns) in [0, 1], class
+    activation maps over the network's square input, in which a slice is centred, or None. maps_note: why there are
+    none, or how to read them. sides: what of the patient lies at the left, right, top and bottom of the image, of
+    "LRAPHF", for example "RLAP"; empty where that is not known.
     """
 
     title: str

@@ -161,8 +161,8 @@ export class Viewer {
     }
     for (const [name, i] of /** @type {[string, number][]} */ ([["first", 0], ["last", series.slices.length - 1]])) {
       const { z } = series.slices[i];
-      const words = [this.part(name).textContent, z === null ? "" : millimetres(z)].filter(Boolean).join(", ");
-      this.part(name).textContent = `${i + 1}${words && ` (${words})`}`;
+      const end = this.part(name).textContent;
+      this.part(name).textContent = `${i + 1}${end && ` (${end})`}${z === null ? "" : `\n${millimetres(z)}`}`;
     }
     for (const ramp of this.root.querySelectorAll("canvas[data-ramp]")) paintRamp(/** @type {HTMLCanvasElement} */ (ramp));
   }
