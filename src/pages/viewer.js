@@ -268,7 +268,7 @@ export class Viewer {
     const context = canvas.getContext("2d");
     context.imageSmoothingQuality = "high";
     context.drawImage(small, -((side - columns) >> 1), -((side - rows) >> 1), side, side);
-    this.root.dataset.map = `${index} ${label}`;
+    this.root.dataset.map = `${index} ${label} ${opacity}`;
   }
 
   paintStrip() {
