@@ -199,6 +199,26 @@ def test_the_detector_predicts_what_was_submitted(repository: Path, run: tuple[P
         np.testing.assert_allclose(detector(series), expected, atol=1e-6)
 
 
+def test_new_studies_get_the_submissions_numbers(
+    python: str, repository: Path, run: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    root, _ = run
+    environment = {**os.environ, "PYTHON": python, "ICH_ROOT": str(root)}
+    # the test set as files that somebody sends, without the tables that the pipeline made of them
+    command = ["sh", str(repository / "bin/infer.sh"), str(root / "input/stage_2_test"), "--no-maps"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    submission = pd.read_csv(root / "submission/submission.csv").set_index("ID")["Label"]
+    rejected = pd.read_csv(root / "cache/test/rejected.csv")["ID"]
+    seen = set()
+    for path in (tmp_path / "answers").glob("*/predictions.csv"):
+        found = pd.read_csv(path)
+        expected = submission[row_ids(found["SOPInstanceUID"])].to_numpy().reshape(-1, len(LABELS))
+        np.testing.assert_allclose(found[list(LABELS)], expected, atol=1e-6)
+        seen |= set(found["SOPInstanceUID"])
+    assert seen == {row_id.rsplit("_", 1)[0] for row_id in submission.index} - set(rejected)
+
+
 def test_two_processes_train_and_predict_as_one(
     script: Script, repository: Path, run: tuple[Path, dict[str, str]]
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from src.files.layout import Layout
 
-SCRIPTS = ("setup", "demo", "test", "preprocess", "train", "predict", "sequence", "ensemble", "export")
+SCRIPTS = ("setup", "demo", "test", "preprocess", "train", "predict", "sequence", "ensemble", "export", "infer")
 MODULES = (
     "src.synthetic.make_competition",
     "src.preprocess.dicom_to_dataframe",
@@ -35,6 +35,7 @@ MODULES = (
     "src.evaluate.summary",
     "src.report.montage",
     "src.detector.export",
+    "src.study.infer",
 )
 
 

@@ -57,7 +57,8 @@ def find_files(paths: Iterable[Path]) -> tuple[list[Source], list[tuple[Path, st
             except UserError as error:
                 closed.append((file, str(error)))
                 continue
-            sources |= dict.fromkeys(sorted(members, key=lambda member: member.name))
+            for member in sorted(members, key=lambda member: member.name):
+                sources[member] = None
             closed += [(file / name, "encrypted, or packed in an unusual way") for name in unusual]
     return list(sources), closed
 

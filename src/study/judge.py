@@ -46,7 +46,7 @@ def judge(scan: Scan, pixels: Sequence[np.ndarray], gap_mm: float) -> Judgement:
     if len(with_brain) < max(1, len(pixels) // 10):
         most = float(areas.max()) if len(areas) else 0.0
         return Judgement(
-            f"not a head CT that can be judged: bone surrounds at most {most:.0f} cm2 of tissue, in a head 100 and more",
+            f"not a head CT that can be judged: bone surrounds at most {most:.0f} cm2 of tissue, in a head over 100",
             [],
         )
     means = np.array([measured[i].mean for i in with_brain])

@@ -16,6 +16,7 @@ from src.classify.network import build_network
 from src.classify.predict import predict
 from src.config import Config, SequenceConfig, dump_config, load_sequence_config
 from src.ct.series import Series
+from src.detector import Detector
 from src.detector.card import model_card
 from src.detector.collect import Selection, collect
 from src.detector.folder import write_folder
@@ -139,6 +140,12 @@ def folder(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("submission.csv", "manifest.json", "out_of_fold.parquet"):
         shutil.copy(trained.layout.submission.with_name(name), made.parent)
     return made
+
+
+@pytest.fixture(scope="module")
+def detector(folder: Path) -> Detector:
+    """The same, loaded."""
+    return Detector.load(folder)
 
 
 def probabilities_of(submission: Path) -> dict[str, np.ndarray]:

@@ -55,11 +55,6 @@ def test_with_principal_components(trained_on_components: Trained, test_series: 
     assert _largest_difference(Detector.load(folder), test_series, trained_on_components.layout.submission) < 1e-6
 
 
-@pytest.fixture(scope="module")
-def detector(folder: Path) -> Detector:
-    return Detector.load(folder)
-
-
 def _series(n: int, seed: int = 0) -> Series:
     random = np.random.default_rng(seed)
     pixels = [random.integers(-200, 301, (48, 48)).astype(np.int16) for _ in range(n)]

@@ -136,7 +136,7 @@ def detector_folder(make_config: Callable[..., Config], tmp_path_factory: pytest
     with torch.no_grad():
         network.classifier.weight.mul_(20)
     one = Network(config.name, 0, 3, "c" * 64, "d" * 32)
-    rates = {"sensitivity": 0.95, "specificity": 0.8}
+    rates, points = {"sensitivity": 0.95, "specificity": 0.8}, dict.fromkeys(LABELS, 0.5)
     facts = {
         "networks": 1,
         "networks_of_submission": 1,
@@ -149,7 +149,7 @@ def detector_folder(make_config: Callable[..., Config], tmp_path_factory: pytest
                 "cases": 10,
                 "positives": dict.fromkeys(LABELS, 4.0),
                 "auc": dict.fromkeys(LABELS, 0.9),
-                "operating": dict.fromkeys(OPERATING_POINTS, dict.fromkeys(LABELS, rates)),
+                "operating": {name: dict.fromkeys(LABELS, rates) for name in OPERATING_POINTS},
             }
         },
     }  # fmt: skip
@@ -159,7 +159,7 @@ def detector_folder(make_config: Callable[..., Config], tmp_path_factory: pytest
         members=[Member(config.name, [one], [])],
         recipe=Recipe(),
         numbers={"weights": {config.name: 1.0}, "smooth_mm": 0.0},
-        operating_points={"study": dict.fromkeys(OPERATING_POINTS, {**dict.fromkeys(LABELS, 0.5), "epidural": None})},
+        operating_points={"study": {name: {**points, "epidural": None} for name in OPERATING_POINTS}},
         facts=facts,
     )
     tensors = {f"{one.prefix}{name}": value.contiguous() for name, value in network.state_dict().items()}

@@ -1,0 +1,59 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from src.classify.network import build_network
+from src.config import Config
+from src.ct.series import Series
+from src.detector import Detector
+from src.detector.explain import activation_map, mean_map
+
+
+@pytest.mark.parametrize("architecture", ["se_resnext50_32x4d", "efficientnet-b2", "timm/test_efficientnet"])
+def test_the_mean_of_a_map_is_the_logit(make_config: Callable[..., Config], architecture: str) -> None:
+    network = build_network(make_config(f"network.architecture={architecture}", "image_size=64")).eval()
+    images = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    local = activation_map(network, images)
+    assert local is not None
+    assert local.shape[:2] == (2, 6)
+    assert local.shape[2] > 1
+    torch.testing.assert_close(local.mean(dim=(2, 3)), network(images), rtol=1e-4, atol=1e-4)
+
+
+def test_a_map_is_where_the_features_are(make_config: Callable[..., Config]) -> None:
+    network = build_network(make_config("image_size=64")).eval()
+    maps = []
+    for column in (0, 32):
+        images = torch.zeros(1, 1, 64, 64)
+        images[:, :, 16:48, column : column + 32] = torch.rand(32, 32, generator=torch.Generator().manual_seed(0))
+        maps.append(activation_map(network, images))
+    left, right = (each - activation_map(network, torch.zeros(1, 1, 64, 64)) for each in maps)  # type: ignore[operator]
+    half = left.shape[-1] // 2
+    assert left[..., :half].abs().sum() > left[..., half:].abs().sum()
+    assert right[..., half:].abs().sum() > right[..., :half].abs().sum()
+
+
+def test_networks_without_maps_say_so(make_config: Callable[..., Config]) -> None:
+    # a transformer's features are no map; the second has layers between its pool and its last one
+    for architecture in ("timm/test_vit", "timm/test_mambaout"):
+        network = build_network(make_config(f"network.architecture={architecture}", "image_size=160")).eval()
+        assert activation_map(network, torch.rand(1, 1, 160, 160)) is None
+
+
+def test_maps_of_two_networks_are_averaged_at_one_size() -> None:
+    one, other = torch.full((1, 6, 2, 2), 1.0), torch.full((1, 6, 4, 4), -1.0)
+    np.testing.assert_allclose(mean_map([one, other], 8), np.full((1, 6, 8, 8), 0.5), atol=1e-6)
+
+
+def test_a_detector_explains_a_series_in_its_order(detector: Detector, test_series: list[Series]) -> None:
+    series = test_series[0]
+    maps = detector.activation_maps(series)
+    assert maps is not None
+    assert maps.shape[:2] == (len(series), 6)
+    assert ((maps >= 0) & (maps <= 1)).all()
+    turned = Series(series.pixels[::-1], series.z[::-1], series.ids[::-1])
+    again = detector.activation_maps(turned)
+    assert again is not None
+    np.testing.assert_allclose(again[::-1], maps, atol=1e-5)
