@@ -111,7 +111,7 @@ def test_the_manifest_says_what_went_in(run: tuple[Path, dict[str, str]]) -> Non
 
 def test_the_bag_is_summarised(repository: Path, run: tuple[Path, dict[str, str]]) -> None:
     root, _ = run
-    command = [sys.executable, "-m", "src.evaluate.summary", "--root", str(root), "--resamples", "20"]
+    command = [sys.executable, "-m", "src.evaluate.summary", "--root", str(root)]
     bag = str(root / "submission/out_of_fold.parquet")
     tables = []
     over = [str(path) for path in root.glob("model/*+gru/fold*/valid_epoch*.parquet")]
