@@ -32,6 +32,7 @@ RECIPES = (
     Recipe("logit-mean", 5.0),
     Recipe("weights"),
     Recipe("mean", 0.0, "temperature"),
+    Recipe("mean", 0.0, "platt"),
     Recipe("mean", 0.0, "isotonic"),
     Recipe("mean", None),
 )

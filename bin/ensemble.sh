@@ -9,8 +9,8 @@
 #
 # CONFS, FOLDS, EPOCHS, SEQUENCES, ICH_ROOT: as in predict.sh and sequence.sh. MEMBERS: last, of each classifier its last
 # stage, the sequence models where they have predicted all FOLDS (last); cnn; sequence; or all, both stages. BLEND: mean,
-# logit-mean or weights. SMOOTH: millimetres along z, or auto (0: none). CALIBRATE: none, temperature or isotonic.
-# docs/ensemble.md says what each does.
+# logit-mean or weights. SMOOTH: millimetres along z, or auto (0: none). CALIBRATE: none, temperature,
+# platt or isotonic. docs/ensemble.md says what each does.
 
 set -eu
 . "$(dirname "$0")/_common.sh"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from src.ensemble.blend import BLENDS, Blend
-from src.ensemble.calibrate import CALIBRATIONS, Calibration, Steps, Temperatures, as_it_is
+from src.ensemble.calibrate import CALIBRATIONS, Calibration, Platt, Steps, Temperatures, as_it_is
 from src.ensemble.smooth import choose_sigma, smooth
 from src.errors import UserError
 from src.files.slice_positions import SlicePositions
@@ -38,6 +38,9 @@ class Fitted:
         }
         if isinstance(self.calibration, Temperatures):
             numbers["temperatures"] = dict(zip(LABELS, self.calibration.values.tolist(), strict=True))
+        if isinstance(self.calibration, Platt):
+            numbers["slopes"] = dict(zip(LABELS, self.calibration.slopes.tolist(), strict=True))
+            numbers["intercepts"] = dict(zip(LABELS, self.calibration.intercepts.tolist(), strict=True))
         if isinstance(self.calibration, Steps):
             points = [{"x": x.tolist(), "y": y.tolist()} for x, y in self.calibration.points]
             numbers["isotonic"] = dict(zip(LABELS, points, strict=True))
@@ -55,6 +58,14 @@ class Fitted:
         calibration: Calibration = as_it_is
         if recipe.calibrate == "temperature":
             calibration = Temperatures(np.array([numbers["temperatures"][label] for label in LABELS]))
+        elif recipe.calibrate == "platt":
+            slopes, intercepts = (
+                np.array([numbers[name][label] for label in LABELS], dtype=np.float64)
+                for name in ("slopes", "intercepts")
+            )
+            if not (slopes > 0).all() or not np.isfinite([slopes, intercepts]).all():
+                raise ValueError(f"slopes {slopes.tolist()} and intercepts {intercepts.tolist()} are no rising lines")
+            calibration = Platt(slopes, intercepts)
         elif recipe.calibrate == "isotonic":
             points = [numbers["isotonic"][label] for label in LABELS]
             calibration = Steps([(np.array(each["x"]), np.array(each["y"])) for each in points])

@@ -24,6 +24,7 @@ RECIPES = {
     "all": ("all", Recipe()),
     "smooth": ("all", Recipe(smooth_mm=5.0)),
     "weights, auto, temperature": ("all", Recipe("weights", None, "temperature")),
+    "smooth, platt": ("all", Recipe("mean", 3.0, "platt")),
     "logits, isotonic": ("cnn", Recipe("logit-mean", 0.0, "isotonic")),
     "sequence, isotonic": ("sequence", Recipe("mean", 3.0, "isotonic")),
 }

@@ -68,6 +68,7 @@ RECIPES = [
     ["--blend", "logit-mean", "--smooth", "5"],
     ["--blend", "weights", "--smooth", "auto", "--calibrate", "temperature"],
     ["--calibrate", "isotonic"],
+    ["--calibrate", "platt"],
 ]
 
 
@@ -84,6 +85,9 @@ def test_the_manifest_makes_the_same_bytes(own: Path, run: Run, recipe: list[str
         assert weights["x epoch 2"] + weights["x epoch 3"] > weights["y epoch 2"] + weights["y epoch 3"]
         assert "weights, smooth auto, temperature" in manifest["out_of_fold"]
         assert "temperatures any " in made.stdout
+    if "platt" in recipe:
+        assert "slopes any " in made.stdout
+        assert "intercepts any " in made.stdout
     (own / "submission/submission.csv").unlink()
     rebuilt = run("--rebuild", str(own / "submission/manifest.json"))
     assert rebuilt.returncode == 0, rebuilt.stderr

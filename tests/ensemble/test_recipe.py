@@ -28,6 +28,7 @@ RECIPES = [
     Recipe("mean", None),
     Recipe("mean", 0.0, "temperature"),
     Recipe("weights", None, "isotonic"),
+    Recipe("mean", 0.0, "platt"),
 ]
 
 
@@ -87,8 +88,9 @@ def test_names() -> None:
         "mean, smooth auto",
         "mean, temperature",
         "weights, smooth auto, isotonic",
+        "mean, platt",
     ]
-    assert [recipe.fits for recipe in RECIPES] == [False, False, True, True, True, True]
+    assert [recipe.fits for recipe in RECIPES] == [False, False, True, True, True, True, True]
 
 
 @pytest.mark.parametrize("calibrate", CALIBRATIONS)
@@ -107,6 +109,18 @@ def test_its_numbers_make_it_again(blend: str, smooth_mm: float | None, calibrat
     swapped = Fitted.from_numbers(recipe, ["y", "x"], numbers)
     np.testing.assert_allclose(swapped(others[::-1], POSITIONS), fitted(others, POSITIONS), rtol=1e-12)
     assert again.describe(["x", "y"]) == fitted.describe(["x", "y"])
+
+
+def test_lines_that_do_not_rise_are_refused() -> None:
+    recipe = Recipe("mean", 0.0, "platt")
+    numbers = recipe.fit(PROBABILITIES, TARGETS, POSITIONS).describe(["x", "y"])
+    assert list(numbers["slopes"]) == list(numbers["intercepts"]) == list(LABELS)
+    for name, value in (("slopes", 0.0), ("slopes", -1.0), ("slopes", np.inf), ("intercepts", np.nan)):
+        with pytest.raises(ValueError, match="are no rising lines"):
+            Fitted.from_numbers(recipe, ["x", "y"], numbers | {name: numbers[name] | {"any": value}})
+    for name in ("slopes", "intercepts"):
+        with pytest.raises(KeyError):
+            Fitted.from_numbers(recipe, ["x", "y"], {key: each for key, each in numbers.items() if key != name})
 
 
 def test_numbers_that_are_missing_are_not_made_up() -> None:
