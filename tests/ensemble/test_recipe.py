@@ -6,6 +6,7 @@ from scipy.special import expit
 
 from src.ensemble.blend import BLENDS
 from src.ensemble.calibrate import CALIBRATIONS
+from src.ensemble.consistent import make_consistent
 from src.ensemble.recipe import Fitted, Recipe
 from src.ensemble.smooth import smooth
 from src.errors import UserError
@@ -29,6 +30,7 @@ RECIPES = [
     Recipe("mean", 0.0, "temperature"),
     Recipe("weights", None, "isotonic"),
     Recipe("mean", 0.0, "platt"),
+    Recipe("mean", 5.0, "temperature", consistent=True),
 ]
 
 
@@ -65,6 +67,9 @@ def test_the_steps_come_in_their_order() -> None:
     fitted = Recipe("mean", 5.0, "temperature").fit(PROBABILITIES, TARGETS, POSITIONS)
     by_hand = fitted.calibration(smooth(PROBABILITIES.mean(axis=0), POSITIONS, 5.0))
     np.testing.assert_array_equal(fitted(PROBABILITIES, POSITIONS), by_hand)
+    assert (by_hand[:, 0] < by_hand[:, 1:].max(axis=1)).any()
+    last = Recipe("mean", 5.0, "temperature", consistent=True).fit(PROBABILITIES, TARGETS, POSITIONS)
+    np.testing.assert_array_equal(last(PROBABILITIES, POSITIONS), make_consistent(by_hand))
     said = fitted.describe(["x", "y"])
     assert said["weights"] == {"x": 0.5, "y": 0.5}
     assert said["smooth_mm"] == 5.0
@@ -89,15 +94,17 @@ def test_names() -> None:
         "mean, temperature",
         "weights, smooth auto, isotonic",
         "mean, platt",
+        "mean, smooth 5 mm, temperature, consistent",
     ]
-    assert [recipe.fits for recipe in RECIPES] == [False, False, True, True, True, True, True]
+    assert [recipe.fits for recipe in RECIPES] == [False, False, True, True, True, True, True, True]
 
 
+@pytest.mark.parametrize("consistent", [False, True])
 @pytest.mark.parametrize("calibrate", CALIBRATIONS)
 @pytest.mark.parametrize("smooth_mm", [0.0, 5.0, None])
 @pytest.mark.parametrize("blend", BLENDS)
-def test_its_numbers_make_it_again(blend: str, smooth_mm: float | None, calibrate: str) -> None:
-    recipe = Recipe(blend, smooth_mm, calibrate)
+def test_its_numbers_make_it_again(blend: str, smooth_mm: float | None, calibrate: str, consistent: bool) -> None:
+    recipe = Recipe(blend, smooth_mm, calibrate, consistent)
     fitted = recipe.fit(PROBABILITIES, TARGETS, POSITIONS)
     numbers = json.loads(json.dumps(fitted.describe(["x", "y"])))
     again = Fitted.from_numbers(recipe, ["x", "y"], numbers)
