@@ -89,6 +89,14 @@ def test_nor_where_the_truth_is_a_consistent_probability(rows: np.ndarray, seed:
     assert (((found - truth) ** 2) @ weights <= ((rows - truth) ** 2) @ weights + 1e-12).all()
 
 
+def test_rounding_does_not_leave_the_pooled_range() -> None:
+    # the next smaller number below five equal ones: of a sixteenth of such rows the plain mean is below all six
+    highest = np.random.default_rng(0).random(1000)
+    rows = np.column_stack([np.nextafter(highest, 0), *[highest] * 5])
+    found = make_consistent(rows)
+    assert ((rows[:, :1] <= found) & (found <= highest[:, None])).all()
+
+
 def test_no_slices_and_float32() -> None:
     assert make_consistent(np.empty((0, 6))).shape == (0, 6)
     rows = np.random.default_rng(0).random((1000, 6)).astype(np.float32)
