@@ -1,11 +1,11 @@
 """The results so far of an interrupted prediction, from which the next run resumes."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from src.files.atomic import replacing
+from src.errors import UserError
+from src.files.arrays import read_arrays, write_arrays
 from src.labels import LABELS
 
 
@@ -30,8 +30,8 @@ class PartialPredictions:
 
     def save(self) -> None:
         """Write the results so far, atomically."""
-        with replacing(self.path) as temporary:
-            np.savez(temporary, key=np.array(self.key), probabilities=self.probabilities[:, : self.done])
+        done = np.ascontiguousarray(self.probabilities[:, : self.done])
+        write_arrays(self.path, {"key": np.array(self.key), "probabilities": done})
 
     def delete(self) -> None:
         """Delete the saved file, and its folder if that is empty then."""
@@ -42,11 +42,17 @@ class PartialPredictions:
 
     def _take_over(self) -> None:
         try:
-            with np.load(self.path, allow_pickle=False) as saved:  # a zip file, so its checksums are verified
-                if str(saved["key"]) != self.key:
-                    return
-                found = saved["probabilities"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            saved = read_arrays(self.path, {"key": ("text", 0), "probabilities": ("float", 3)})
+        except UserError:
+            return
+        found, (networks, slices, labels) = saved["probabilities"], self.probabilities.shape
+        fits = (found.shape[0], found.shape[2], found.dtype) == (networks, labels, np.float32)
+        if (
+            str(saved["key"]) != self.key
+            or not fits
+            or found.shape[1] > slices
+            or not ((found >= 0) & (found <= 1)).all()
+        ):
             return
         self.probabilities[:, : found.shape[1]] = found
         self.done = found.shape[1]
