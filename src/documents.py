@@ -1,6 +1,7 @@
 """Text, YAML and JSON from outside: of bounded size, of plain values, and of text that can be written again."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import yaml
 from src.errors import UserError, shortened
 
 MOST_BYTES = 1 << 20
-MOST_YAML_BYTES = 1 << 16  # its parser reads some hundred kilobytes a second; a conf takes three
+MOST_YAML_BYTES = 1 << 15  # its parser reads some ten kilobytes a second; a conf takes three
 _MOST_VALUES = 10_000
 _DEEPEST = 30
 
@@ -30,6 +31,8 @@ def parse_yaml(text: str, source: str, *, advice: str = "") -> Any:
     """The values of a YAML text. source: where it is from. Raises UserError for all that is no plain YAML."""
     if len(text) > MOST_YAML_BYTES:
         raise UserError(f"{source}: {len(text)} characters of YAML; expected {MOST_YAML_BYTES} at most{advice}")
+    if _depth(text) > 10 * _DEEPEST:  # the time that its parser takes grows with the square of the depth
+        raise UserError(f"{source}: not valid YAML: nested too deeply{advice}")
     try:
         values = yaml.safe_load(text)
     except RecursionError:
@@ -47,6 +50,15 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _depth(text: str) -> int:
+    """How many brackets are open in a text at most, whether they stand in quotes or not."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _fault(values: Any) -> str | None:

@@ -45,8 +45,8 @@ def write_rejected(store: Path, rejected: pd.DataFrame) -> dict[str, str]:
 def read_rejected(store: Path, reasons: Collection[str] | None = None) -> pd.DataFrame:
     """Read the file: columns as the fields of Rejected, all of them text.
 
-    reasons: those that there are, for a reader that looks at them. Raises UserError where it is missing, holds something
-    else, or is not as it was written with the index beside it.
+    reasons: those that there are, for a reader that looks at them. Raises UserError where it is missing, holds
+    something else, or is not as it was written with the index beside it.
     """
     path, columns = rejected_file(store), list(Rejected._fields)
     try:
