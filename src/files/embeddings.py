@@ -124,8 +124,10 @@ class Embeddings:
     def __init__(self, path: Path) -> None:
         self.path = path
         note = _read_note(path)
-        if note is None or not path.is_file():
+        if not path.is_file():
             raise UserError(f"{path} is missing", step="sequence")
+        if note is None:
+            raise UserError(f"{_note_path(path)}, the note beside {path}, is missing or damaged", step="sequence")
         if note.done != note.n_slices:
             raise UserError(f"{path} has {note.done} of its {note.n_slices} slices", step="sequence")
         if not _is_intact(path, note):
