@@ -117,9 +117,7 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises UserError where it is missing, damaged or no manifest.
     """
     if not path.is_file():
-        raise UserError(
-            f"{path} is missing; expected a manifest.json, which is written beside a submission", step="ensemble"
-        )
+        raise UserError(f"{path} is missing; expected the manifest of a submission", step="ensemble")
     if path.stat().st_size > _MOST_BYTES:
         raise UserError(f"{path} is no manifest of a submission: it has more than {_MOST_BYTES} bytes")
     data = read_sealed(path, advice="; make the submission again", foreign=True)

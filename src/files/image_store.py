@@ -298,10 +298,14 @@ class ImageStore:
         codes, files, positions, checksums = self._places
         path = self.folder / files[codes[row]]
         try:
-            pixels: np.ndarray = _open(path)[int(positions[row])]
+            opened = _open(path)
+            shape = (int(self.index["rows"].iloc[row]), int(self.index["columns"].iloc[row]))
+            if (opened.shape[1:], opened.chunks, opened.dtype) != (shape, (1, *shape), np.int16):
+                raise ValueError(f"slices of {opened.shape[1:]}, expected {shape}")  # before memory is taken for them
+            pixels: np.ndarray = opened[int(positions[row])]
             if _checksum_of(pixels) != checksums[row]:
                 raise ValueError(f"slice {self.index['ID'].iloc[row]} does not have its checksum")
-        except (OSError, RuntimeError, ValueError, IndexError) as error:
+        except Exception as error:  # a damaged header can make blosc2 raise anything
             raise UserError(f"{path} is damaged ({error})", step="preprocess") from error
         return pixels
 
