@@ -225,7 +225,8 @@ def predict_batches(
             if not (finite := np.isfinite(outputs).all(axis=(1, 2))).all():
                 whose = first_few(name for name, sound in zip(names, finite, strict=False) if not sound)
                 raise UserError(
-                    f"{whose or desc}: some predictions are not finite: the network has diverged; train it with a lower lr"
+                    f"{whose or desc}: some predictions are not finite, for the network has diverged; train it with a "
+                    "lower lr"
                 )
             bar.update(len(index))
             yield index.cpu().numpy(), outputs, waited

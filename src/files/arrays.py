@@ -50,7 +50,7 @@ def _read(archive: zipfile.ZipFile, name: str, kind: str, dimensions: int) -> np
         raise ValueError(f"{name}: expected {kind} in {dimensions} dimensions by rows, found {dtype} {shape}")
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != left:
         raise ValueError(f"{name}: {left} bytes do not hold {dtype} {shape}")
-    array = np.frombuffer(data.read(), dtype).reshape(shape)
+    array = np.frombuffer(data.read(), dtype).reshape(shape).copy()  # which may be written to
     if kind == "float" and not np.isfinite(array).all():
         raise ValueError(f"{name} has values that are not finite")
     return array

@@ -134,7 +134,7 @@ def test_a_changed_byte_anywhere_is_noticed_and_made_anew(tmp_path: Path) -> Non
         path.write_bytes(whole)
     for at in range(0, len(note), 3):
         _flipped(path.with_suffix(".json"), at)
-        with pytest.raises(UserError, match=r"e.npy is missing"):
+        with pytest.raises(UserError, match=r"e.json, the note beside .*e.npy, is missing or damaged"):
             Embeddings(path)
         assert EmbeddingWriter(path, PROVENANCE, N, D).done == 0
         path.with_suffix(".json").write_bytes(note)
