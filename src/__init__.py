@@ -19,6 +19,7 @@ A map of the package. Imports point downwards only: a line may import from the l
     ct           what a slice and a series mean: Hounsfield units, windows, geometry, order
     arguments    command lines
     config       conf/, checked; config_errors says what is wrong with it
+    documents    text, YAML and JSON from outside: bounded and plain
     memory       how a process treats the memory of images
     progress     progress bars, or plain lines where there is no terminal
     text_table   tables in a terminal and in Markdown
