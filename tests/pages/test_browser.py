@@ -237,7 +237,8 @@ COLOURS = """() => {
         const own = [...element.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
         if (!own || element.matches("script, noscript, option") || !element.checkVisibility()) continue;
         let behind = element;
-        while (behind && (numbers(getComputedStyle(behind).backgroundColor)[3] ?? 1) === 0) behind = behind.parentElement;
+        const clear = each => (numbers(getComputedStyle(each).backgroundColor)[3] ?? 1) === 0;
+        while (behind && clear(behind)) behind = behind.parentElement;
         const style = getComputedStyle(element);
         found.push([element.textContent.trim().slice(0, 40), numbers(style.color).slice(0, 3),
                     numbers(getComputedStyle(behind ?? document.body).backgroundColor).slice(0, 3)]);
@@ -273,8 +274,9 @@ def test_the_keyboard_reaches_every_control(opened: Callable[..., Page], view: S
     page.evaluate("document.querySelector('details').open = true")
     controls = "button, input, select, summary, [tabindex]"
     unnamed = page.evaluate(
-        """controls => [...document.querySelectorAll(controls)].filter(each =>
-            !(each.textContent.trim() || each.ariaLabel || each.labels?.[0]?.textContent.trim())).map(each => each.outerHTML)""",
+        """controls => [...document.querySelectorAll(controls)]
+            .filter(each => !(each.textContent.trim() || each.ariaLabel || each.labels?.[0]?.textContent.trim()))
+            .map(each => each.outerHTML)""",
         controls,
     )
     assert unnamed == []
