@@ -118,7 +118,7 @@ export class Viewer {
     this.any = series.slices.map((slice) => slice.probabilities[0]);
     this.highest = this.any.indexOf(Math.max(...this.any));
     this.peaks = suspicious(this.any, series.thresholds[0]);
-    this.index = this.wanted = this.highest;
+    this.index = this.wanted = 0; // the slice shown, and the one that will be
     this.level = 0;
     this.width = 1;
     this.mapOn = false;
@@ -132,11 +132,15 @@ export class Viewer {
     this.maps = new Kept(KEPT, async (i) => inflate(await read("map", i)));
     /** @type {Int16Array | null} */
     this.hu = null; // of the slice shown
+    /** @type {Uint8Array | null} */
+    this.map = null; // its maps, where they are on: label by label, 255 for 1
     this.presets = /** @type {HTMLButtonElement[]} */ ([...root.querySelectorAll("button[data-window]")]);
     this.fill();
     this.listen();
     this.usePreset(0);
-    this.go(this.highest);
+    // where the threshold is reached by none, the highest is chance
+    const reached = this.peaks.length || series.thresholds[0] === null;
+    this.go(reached ? this.highest : (series.slices.length - 1) / 2);
   }
 
   /** @param {string} name  @returns {any} the element of that data-part; null where the page has none */
@@ -175,16 +179,16 @@ export class Viewer {
   /** Show a slice, or the one nearest to it that there is. @param {number} index */
   async go(index) {
     const wanted = (this.wanted = clamp(0, Math.round(index), this.series.slices.length - 1));
-    let hu;
+    let hu, map;
     try {
-      hu = await this.pixels.get(wanted);
+      [hu, map] = await Promise.all([this.pixels.get(wanted), this.mapOn ? this.maps.get(wanted) : null]);
     } catch (error) {
       this.fail(`Slice ${wanted + 1} cannot be shown: ${error instanceof Error ? error.message : error}`);
       return;
     }
     if (wanted !== this.wanted) return; // another one was asked for meanwhile
     this.index = wanted;
-    this.hu = hu;
+    [this.hu, this.map] = [hu, map];
     this.part("failure").hidden = true;
     this.paint();
     for (let i = wanted - AHEAD; i <= wanted + AHEAD; i++) {
@@ -196,7 +200,10 @@ export class Viewer {
   fail(message) {
     const canvas = this.part("image");
     canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
-    this.hu = null;
+    [this.hu, this.map] = [null, null];
+    this.paintMap();
+    this.tellPointer();
+    this.part("position").textContent = "";
     this.part("failure").textContent = message;
     this.part("failure").hidden = false;
   }
@@ -243,14 +250,12 @@ export class Viewer {
     canvas.getContext("2d").putImageData(image, 0, 0);
   }
 
-  async paintMap() {
+  paintMap() {
     const canvas = this.part("map");
-    canvas.hidden = !this.mapOn;
     const { maps, labels } = this.series;
-    if (!this.mapOn || !maps) return;
-    const index = this.index;
-    const values = await this.maps.get(index);
-    if (index !== this.index || !this.mapOn) return;
+    const values = this.map;
+    canvas.hidden = !this.mapOn || !values;
+    if (canvas.hidden || !maps || !values) return;
     const label = Number(this.part("map-label").value);
     const opacity = Number(this.part("map-opacity").value);
     const n = values.length / labels.length;
@@ -262,13 +267,13 @@ export class Viewer {
     }
     const small = new OffscreenCanvas(maps.columns, maps.rows);
     small.getContext("2d")?.putImageData(image, 0, 0);
-    const { rows, columns } = this.series.slices[index];
+    const { rows, columns } = this.series.slices[this.index];
     [canvas.width, canvas.height] = [columns, rows]; // which clears it
     const side = Math.max(rows, columns); // the network's input is the slice, centred in a square
     const context = canvas.getContext("2d");
     context.imageSmoothingQuality = "high";
     context.drawImage(small, -((side - columns) >> 1), -((side - rows) >> 1), side, side);
-    this.root.dataset.map = `${index} ${label} ${opacity}`;
+    this.root.dataset.map = `${this.index} ${label} ${opacity}`;
   }
 
   paintStrip() {
@@ -335,7 +340,7 @@ export class Viewer {
     this.mapOn = on;
     this.part("map-on").checked = on;
     this.tellWindow();
-    this.paintMap();
+    this.go(this.wanted); // which reads the map
   }
 
   /** To the next suspicious slice, 1, or the one before, -1. @param {1 | -1} direction */

@@ -207,6 +207,11 @@ def test_maps_lie_over_the_square_around_the_slice(opened: Callable[..., Page], 
     page.wait_for_selector('[data-map="12 5 1"]')
     assert 180 < _canvas(page, "map")[..., 3].max() <= 255
     page.keyboard.press("Home")  # the slider's own key
+    page.wait_for_selector('[data-map="12 5 0.1"]')
+    page.focus('[data-part="map-on"]')
+    page.keyboard.press("ArrowDown")
+    _shows(page, view, 14)
+    assert page.get_attribute("main", "data-map") == "13 5 0.1"  # never of another slice than the image
     page.click('[data-part="stage"]')
     page.keyboard.press("m")
     assert not page.is_visible('[data-part="map"]')
