@@ -502,7 +502,10 @@ function embedded(root) {
   return async (kind, index) => {
     const text = root.querySelector(`script[data-${kind}="${index}"]`)?.textContent;
     if (!text) throw new Error("it is not in the page");
-    return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const letters = atob(text);
+    const bytes = new Uint8Array(letters.length);
+    for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i); // Uint8Array.from takes seven times as long
+    return bytes;
   };
 }
 
