@@ -2,7 +2,7 @@
 /**
  * A viewer of the slices of one CT series, and of what a detector says about them.
  *
- * `new Viewer(root, series, read)` brings the elements of templates/series.html to life, which it finds by their data-part.
+ * `new Viewer(root, series, read)` brings the elements of templates/series.html to life; it finds them by their data-part.
  * Slices are int16 HU, packed as src/pages/codec.py says. They are decoded when they are looked at and windowed here;
  * of the decoded ones only some are kept.
  *
@@ -157,7 +157,8 @@ export class Viewer {
       const above = threshold !== null && study >= threshold;
       cell(row, "study-value").textContent = inWords(study);
       // beside the study's: "0.97 ≥ 0.42"
-      cell(row, "threshold-value").textContent = threshold === null ? "none" : `${above ? "≥" : "<"} ${inWords(threshold)}`;
+      const sign = above ? "≥" : "<";
+      cell(row, "threshold-value").textContent = threshold === null ? "none" : `${sign} ${inWords(threshold)}`;
       row.classList.toggle("above", above);
       cell(row, "", ".bar .study").style.left = `${100 * study}%`;
       cell(row, "", ".bar .threshold").style.left = `${100 * (threshold ?? 0)}%`;
@@ -168,7 +169,7 @@ export class Viewer {
       const end = this.part(name).textContent;
       this.part(name).textContent = `${i + 1}${end && ` (${end})`}${z === null ? "" : `\n${millimetres(z)}`}`;
     }
-    for (const ramp of this.root.querySelectorAll("canvas[data-ramp]")) paintRamp(/** @type {HTMLCanvasElement} */ (ramp));
+    this.root.querySelectorAll("canvas").forEach((canvas) => canvas.dataset.ramp && paintRamp(canvas));
   }
 
   /** @returns {HTMLElement[]} of the table of probabilities */
@@ -312,8 +313,10 @@ export class Viewer {
     this.width = clamp(1, Math.round(width), 4096);
     const low = this.level - this.width / 2;
     for (let i = 0; i < 65536; i++) this.greys[i] = (255 * (i - 32768 - low)) / this.width; // rounds and clamps
-    const preset = this.presets.find((each) => each.dataset.level === `${this.level}` && each.dataset.width === `${this.width}`);
-    for (const each of this.presets) each.setAttribute("aria-pressed", String(each === preset));
+    for (const each of this.presets) {
+      const same = Number(each.dataset.level) === this.level && Number(each.dataset.width) === this.width;
+      each.setAttribute("aria-pressed", String(same));
+    }
     this.part("level").value = this.level;
     this.part("width").value = this.width;
     this.root.dataset.window = `${this.level} ${this.width}`;
@@ -324,8 +327,9 @@ export class Viewer {
   /** What lies between the HU and the eye: a picture of the page should say it. */
   tellWindow() {
     const preset = this.presets.find((each) => each.getAttribute("aria-pressed") === "true");
-    const map = this.mapOn ? `\nMap: ${this.series.labels[Number(this.part("map-label").value)]}` : "";
-    this.part("window").textContent = `${preset?.dataset.name ?? "Free"} window\nL ${this.level}  W ${this.width} HU${map}`;
+    const lines = [`${preset?.dataset.name ?? "Free"} window`, `L ${this.level}  W ${this.width} HU`];
+    if (this.mapOn) lines.push(`Map: ${this.series.labels[Number(this.part("map-label").value)]}`);
+    this.part("window").textContent = lines.join("\n");
   }
 
   /** @param {number} number from 0 */
@@ -396,7 +400,7 @@ export class Viewer {
   listenStage() {
     const stage = this.part("stage");
     let turned = 0;
-    stage.addEventListener("wheel", (/** @type {WheelEvent} */ event) => {
+    const turn = (/** @type {WheelEvent} */ event) => {
       if (event.ctrlKey) return; // the browser's zoom
       event.preventDefault();
       const pixels = event.deltaMode === 0 ? event.deltaY : event.deltaY * NOTCH;
@@ -404,7 +408,8 @@ export class Viewer {
       if (Math.abs(turned) < NOTCH) return;
       this.go(this.wanted + Math.sign(turned));
       turned = 0;
-    }, { passive: false });
+    };
+    for (const name of ["stage", "strip"]) this.part(name).addEventListener("wheel", turn, { passive: false });
     /** @type {{x: number, y: number, level: number, width: number, index: number} | null} */
     let start = null;
     stage.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
@@ -504,7 +509,8 @@ function embedded(root) {
     if (!text) throw new Error("it is not in the page");
     const letters = atob(text);
     const bytes = new Uint8Array(letters.length);
-    for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i); // Uint8Array.from takes seven times as long
+    // Uint8Array.from takes seven times as long
+    for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
     return bytes;
   };
 }
