@@ -8,7 +8,6 @@ from src.errors import UserError
 from src.files.arrays import read_arrays, write_arrays
 from src.labels import LABELS
 
-
 _SAVED = {"key": ("text", 0), "probabilities": ("float", 3)}
 
 
