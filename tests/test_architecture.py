@@ -12,7 +12,7 @@ import yaml
 from src.dicom import REASONS
 
 TOOLS = Path(sys.executable).parent
-WITH_TORCH = {"train", "classify", "sequence", "detector"}
+WITH_TORCH = {"train", "classify", "sequence", "detector", "study"}  # the last by the detector
 MOST_LINES, MOST_LINES_OF_FUNCTION = 350, 60
 
 
@@ -114,6 +114,9 @@ def test_the_library_neither_prints_nor_names_scripts(repository: Path) -> None:
         "run_command",
         "_parser",
         "_check_arguments",
+        "_require_any",
+        "_show_choices",
+        "_show_results",
         "in_one_line",
         "emit",
         "display",

@@ -138,9 +138,7 @@ def _parser() -> Parser:
         type=Path,
         help="folder of the preprocessed cache/; with it, rejected test slices are filled instead of refused",
     )
-    making.add_argument(
-        "--blend", choices=BLENDS, default="mean", help="mean over members (default mean: simple bagging)"
-    )
+    making.add_argument("--blend", choices=BLENDS, default="mean", help="mean over members (default mean: bagging)")
     making.add_argument(
         "--smooth",
         type=_smooth,

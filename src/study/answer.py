@@ -5,10 +5,9 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from src.detector import Detector
 from src.detector.folder import DESCRIPTION
@@ -70,7 +69,7 @@ class Reader:
             "files": files.hexdigest(),
             "prevalence": self.prevalence,
             "maps": self.maps,
-            "torch": str(torch.__version__),
+            "torch": version("torch"),
         }
 
     def answer(self, read: ReadScan) -> Result | str:
