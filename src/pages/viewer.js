@@ -2,7 +2,7 @@
 /**
  * A viewer of the slices of one CT series, and of what a detector says about them.
  *
- * `new Viewer(root, series, read)` brings the elements of templates/series.html to life; it finds them by their data-part.
+ * `new Viewer(root, series, read)` brings the elements of templates/series.html to life, found by their data-part.
  * Slices are int16 HU, packed as src/pages/codec.py says. They are decoded when they are looked at and windowed here;
  * of the decoded ones only some are kept.
  *
