@@ -167,7 +167,7 @@ export class Viewer {
     for (const [name, i] of /** @type {[string, number][]} */ ([["first", 0], ["last", series.slices.length - 1]])) {
       const { z } = series.slices[i];
       const end = this.part(name).textContent;
-      this.part(name).textContent = `${i + 1}${end && ` (${end})`}${z === null ? "" : `\n${millimetres(z)}`}`;
+      this.part(name).textContent = `${i + 1}${end && ` (${end})`}${z === null ? "" : `\nz ${millimetres(z)}`}`;
     }
     this.root.querySelectorAll("canvas").forEach((canvas) => canvas.dataset.ramp && paintRamp(canvas));
   }
