@@ -2,7 +2,7 @@
 /**
  * A viewer of the slices of one CT series, and of what a detector says about them.
  *
- * `new Viewer(root, series, read)` brings the elements of templates/series.html to life; it finds them by their data-part.
+ * `new Viewer(root, series, read)` brings the elements of templates/series.html to life, found by their data-part.
  * Slices are int16 HU, packed as src/pages/codec.py says. They are decoded when they are looked at and windowed here;
  * of the decoded ones only some are kept.
  *
@@ -124,6 +124,8 @@ export class Viewer {
     this.mapOn = false;
     /** @type {{x: number, y: number} | null} */
     this.pointer = null; // where it is in the image, as fractions of its size
+    /** @type {OffscreenCanvas | null} */
+    this.cells = null; // the strip, painted once for each size
     this.greys = new Uint8ClampedArray(65536); // of each HU, from -32768
     this.pixels = new Kept(KEPT, async (i) => {
       const { rows, columns } = series.slices[i];
@@ -167,7 +169,7 @@ export class Viewer {
     for (const [name, i] of /** @type {[string, number][]} */ ([["first", 0], ["last", series.slices.length - 1]])) {
       const { z } = series.slices[i];
       const end = this.part(name).textContent;
-      this.part(name).textContent = `${i + 1}${end && ` (${end})`}${z === null ? "" : `\n${millimetres(z)}`}`;
+      this.part(name).textContent = `${i + 1}${end && ` (${end})`}${z === null ? "" : `\nz ${millimetres(z)}`}`;
     }
     this.root.querySelectorAll("canvas").forEach((canvas) => canvas.dataset.ramp && paintRamp(canvas));
   }
@@ -282,10 +284,28 @@ export class Viewer {
     const scale = window.devicePixelRatio || 1;
     const [wide, high] = [Math.round(canvas.clientWidth * scale), Math.round(canvas.clientHeight * scale)];
     if (canvas.width !== wide || canvas.height !== high) [canvas.width, canvas.height] = [wide, high];
+    if (!wide || !high) return; // not laid out yet
+    if (this.cells?.width !== wide || this.cells.height !== high) this.cells = this.paintCells(wide, high, scale);
     const context = canvas.getContext("2d");
+    context.clearRect(0, 0, wide, high);
+    context.drawImage(this.cells, 0, 0);
+    const step = wide / this.series.slices.length;
+    const width = Math.max(step, 5 * scale);
+    const left = clamp(0, (this.index + 0.5) * step - width / 2, wide - width);
+    context.lineWidth = 2 * scale;
+    for (const [style, inset] of /** @type {[string, number][]} */ ([["#000", 2], ["#5fd0ff", 1]])) {
+      context.strokeStyle = style;
+      context.strokeRect(left + inset * scale, inset * scale, width - 2 * inset * scale, high - 2 * inset * scale);
+    }
+  }
+
+  /** The strip without the place of the slice: with 600 slices too slow to be painted for each.
+   *  @param {number} wide  @param {number} high  @param {number} scale */
+  paintCells(wide, high, scale) {
+    const cells = new OffscreenCanvas(wide, high);
+    const context = /** @type {OffscreenCanvasRenderingContext2D} */ (cells.getContext("2d"));
     const { slices, labels, thresholds } = this.series;
     const [step, row] = [wide / slices.length, high / labels.length];
-    context.clearRect(0, 0, wide, high);
     const gap = step > 6 * scale ? scale : 0;
     slices.forEach((slice, i) => {
       const [from, to] = [Math.floor(i * step), Math.max(Math.floor((i + 1) * step) - gap, Math.floor(i * step) + 1)];
@@ -298,13 +318,7 @@ export class Viewer {
         context.fillRect(from, Math.round((label + 1) * row) - 3 * scale, to - from, 2 * scale);
       });
     });
-    const width = Math.max(step, 5 * scale);
-    const left = clamp(0, (this.index + 0.5) * step - width / 2, wide - width);
-    context.lineWidth = 2 * scale;
-    for (const [style, inset] of /** @type {[string, number][]} */ ([["#000", 2], ["#5fd0ff", 1]])) {
-      context.strokeStyle = style;
-      context.strokeRect(left + inset * scale, inset * scale, width - 2 * inset * scale, high - 2 * inset * scale);
-    }
+    return cells;
   }
 
   /** @param {number} level  @param {number} width in HU */

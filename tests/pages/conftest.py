@@ -1,6 +1,5 @@
 """A real browser for the tests of pages, and a series to show in it."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,17 +8,14 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from src.pages import SeriesView, series_page
-from tests.pages.shown import COLUMNS, DESKTOP, ROWS, SLICES
+from tests.pages.shown import CHROMIUM, COLUMNS, DESKTOP, ROWS, SLICES
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if not chromium:
-        pytest.skip("no chromium; on Debian: apt-get install chromium")
     with sync_playwright() as playwright:
         # as root, as in a container, Chromium's sandbox cannot start; it shows files of this test alone
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
 

@@ -1,6 +1,7 @@
 """What a page in a browser shows, read back and compared."""
 
 import base64
+import shutil
 
 import numpy as np
 from playwright.sync_api import Page
@@ -9,6 +10,8 @@ from src.ct.windows import Window, apply_windows
 from src.pages import SeriesView
 from src.pages.series import WINDOWS
 
+CHROMIUM = shutil.which("chromium")
+WITHOUT = "no chromium to open pages in; on Debian: apt-get install chromium"
 SLICES, ROWS, COLUMNS = 30, 40, 60
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 
