@@ -51,6 +51,22 @@ def parallel_groups(orientations: np.ndarray) -> np.ndarray:
     return groups
 
 
+def sides_of(orientation: np.ndarray) -> str:
+    """What lies left, right, top and bottom of an image: (6,) direction cosines -> such as "RLAP", or "" if unknown.
+
+    R and L, A and P, F and H: the patient's right and left, front and back, feet and head (PS3.3 C.7.6.1.1.1).
+    """
+    if not np.isfinite(orientation).all() or not np.isfinite(slice_normals(orientation[None])).all():
+        return ""
+    names = []
+    for along in (orientation[:3], orientation[3:]):
+        axis = int(np.argmax(np.abs(along)))
+        towards = "LPH"[axis] if along[axis] > 0 else "RAF"[axis]
+        away = "RAF"[axis] if along[axis] > 0 else "LPH"[axis]
+        names += [away, towards]
+    return "".join(names)
+
+
 def gantry_tilt(positions: np.ndarray, orientation: np.ndarray) -> float:
     """Angle in degrees between the slices' normal and the line along which the table moved.
 

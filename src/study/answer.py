@@ -9,6 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from src.ct.geometry import sides_of
 from src.detector import Detector
 from src.detector.folder import DESCRIPTION
 from src.dicom.sources import state_of
@@ -105,6 +108,7 @@ class Reader:
                 thresholds=points,
                 maps=maps,
                 maps_note=MAPS_NOTE if maps is not None else NO_MAPS_NOTE,
+                sides=sides_of(np.array(scan.first.header.orientation)) if scan.first.header else "",
             )
         )
 

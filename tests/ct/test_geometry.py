@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.ct.geometry import gantry_tilt, parallel_groups, positions_along_normal, slice_normals
+from src.ct.geometry import gantry_tilt, parallel_groups, positions_along_normal, sides_of, slice_normals
 from src.ct.series import slice_gaps
 from src.dicom import read_header
 
@@ -67,3 +67,20 @@ def test_parallel_groups() -> None:
     assert found.tolist()[5:] == [0, 0, 0]
     assert sorted([found[0], found[4]]) == [2, 3]
     assert parallel_groups(np.full((3, 6), np.nan)).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("orientation", "sides"),
+    [
+        (AXIAL, "RLAP"),
+        ([-1, 0, 0, 0, 1, 0], "LRAP"),  # mirrored
+        ([1, 0, 0, 0, -1, 0], "RLPA"),  # prone
+        (_tilted(-18.5), "RLAP"),
+        ([1, 0, 0, 0, 0, -1], "RLHF"),  # coronal
+        ([0, 1, 0, 0, 0, -1], "APHF"),  # sagittal
+        ([float("nan")] * 6, ""),
+        ([1, 0, 0, 1, 0, 0], ""),  # spans no plane
+    ],
+)
+def test_what_lies_at_each_side_of_an_image(orientation: list[float], sides: str) -> None:
+    assert sides_of(np.array(orientation, dtype=float)) == sides
