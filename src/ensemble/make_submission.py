@@ -155,13 +155,7 @@ def _parser() -> Parser:
     run = parser.add_argument_group("make a submission from a whole run, as bin/ensemble.sh does; with --root")
     run.add_argument("--confs", type=Path, nargs="+", metavar="CONF", help="classifiers: files of conf/")
     run.add_argument(
-        "--folds",
-        type=int,
-        nargs="+",
-        action=Distinct,
-        default=[0, 1, 2, 3, 4],
-        metavar="K",
-        help="(default 0 1 2 3 4)",
+        "--folds", type=int, nargs="+", action=Distinct, default=list(range(5)), metavar="K", help="(default 0 1 2 3 4)"
     )
     run.add_argument("--epochs", type=positive, nargs="+", default=[2, 3], metavar="E", help="(default 2 3)")
     run.add_argument("--sequences", type=Path, nargs="*", default=[], metavar="CONF", help="files of conf/sequence/")

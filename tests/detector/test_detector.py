@@ -1,3 +1,4 @@
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -6,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pydantic import TypeAdapter
 
 from src.ct.series import Series
 from src.detector import Detector
 from src.detector import detector as module
 from src.detector.collect import Selection
+from src.detector.folder import Description
 from src.dicom import find_series
 from src.ensemble.recipe import Recipe
 from src.errors import UserError
@@ -49,6 +52,16 @@ def test_a_detector_predicts_what_the_pipeline_submitted(
     manifest = trained.submit(members, recipe)
     folder = export(manifest, trained.layout, tmp_path / "detector")
     assert _largest_difference(Detector.load(folder), test_series, trained.layout.submission) < 1e-6
+
+
+def test_a_detector_of_an_earlier_version_is_not_made_consistent(folder: Path) -> None:
+    record = json.loads((folder / "detector.json").read_text())
+    assert record["recipe"].pop("consistent") is False
+    for name in ("format", "sha256", "files"):
+        del record[name]
+    assert TypeAdapter(Description).validate_python(record).fitted.consistent is False
+    record["recipe"]["consistent"] = True
+    assert TypeAdapter(Description).validate_python(record).fitted.consistent is True
 
 
 def test_with_principal_components(trained_on_components: Trained, test_series: list[Series], tmp_path: Path) -> None:
