@@ -23,6 +23,7 @@ from src.ensemble.recipe import Recipe
 from src.files.layout import Layout
 from src.files.predictions import write_predictions
 from src.files.provenance import Provenance
+from src.files.rejected import Rejected, write_rejected
 from src.files.tables import read_table, write_table
 from src.labels import row_ids
 
@@ -49,7 +50,8 @@ def prepare(root: Path, slices: int, test_slices: int) -> Inputs:
     test = pd.DataFrame({"ID": [f"ID_f{i:08x}" for i in range(test_slices)]})
     write_table(_with_positions(test, pd.Series(np.arange(test_slices) // 35)), layout.table("test"))
     layout.store("test").mkdir()
-    (layout.store("test") / "rejected.csv").write_text("ID,path,reason,message\n")
+    nothing = pd.DataFrame(columns=list(Rejected._fields))
+    write_table(nothing[["ID"]], layout.store("test") / "index.parquet", write_rejected(layout.store("test"), nothing))
     sample = root / "sample.csv"
     pd.DataFrame({"ID": row_ids(test["ID"]), "Label": 0.5}).to_csv(sample, index=False)
 

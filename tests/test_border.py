@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 
 from src import errors
 from src.files import tables
@@ -224,6 +225,33 @@ def test_numbers_of_a_conf_have_limits(preprocessed: Layout, run: Run, override:
     assert status == 2, line
 
 
+def _weights(kind: str, path: Path) -> None:
+    whole = io.BytesIO()
+    torch.save({"weight": torch.zeros(3)}, whole)
+    other: dict[str, object] = {
+        "a list": [torch.zeros(3)],
+        "numbers": {"a": 1},
+        "keys": {1: torch.zeros(3)},
+        "code": path,
+    }
+    if kind in other:
+        torch.save(other[kind], path)
+    else:
+        contents = {"text": b"text\n" * 9, "half": whole.getvalue()[:-99], "nothing": b"", "another": whole.getvalue()}
+        path.write_bytes(contents[kind])
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("kind", ["text", "half", "nothing", "another", "a list", "numbers", "keys", "code"])
+def test_initial_weights_that_are_something_else(
+    preprocessed: Layout, run: Run, tmp_path: Path, kind: str, suffix: str
+) -> None:
+    path = tmp_path / f"weights{suffix}"
+    _weights(kind, path)
+    status, line = run(*commands(preprocessed)["look"], f"network.pretrained={path}")
+    assert (status, f"network.pretrained: {path}" in line) == (2, True), line
+
+
 def _zip(path: Path, size: int) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("stage_2_train.csv", b"0" * size)
@@ -288,40 +316,6 @@ def test_names_that_are_no_utf8(tmp_path: Path, run: Run, monkeypatch: pytest.Mo
         status, line = run(module, "--root", root, *(["x"] if "summary" in module else []))
         assert (status, re.search(r"x\\xffy(/x)?: expected a name in UTF-8", line) is not None) == (2, True), line
     assert not list(folder.iterdir())
-
-
-def test_arrays_that_are_something_else(tmp_path: Path) -> None:
-    from src.errors import UserError
-    from src.files.arrays import read_arrays
-    from src.files.checksum import UNSEALED, write_sealed
-
-    def header(text: str) -> bytes:
-        about = text.encode() + b"\n"
-        return b"\x93NUMPY\x01\x00" + len(about).to_bytes(2, "little") + about
-
-    whole = io.BytesIO()
-    np.save(whole, np.arange(6.0).reshape(2, 3))
-    wrong = {
-        "objects": header("{'descr': '|O', 'fortran_order': False, 'shape': (2, 3), }"),
-        "another type": header("{'descr': '<i8', 'fortran_order': False, 'shape': (1, 1), }") + bytes(8),
-        "another order": header("{'descr': '<f8', 'fortran_order': True, 'shape': (1, 1), }") + bytes(8),
-        "other dimensions": header("{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }") + bytes(8),
-        "too many": header("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 1000000), }") + bytes(8),
-        "less than none": header("{'descr': '<f8', 'fortran_order': False, 'shape': (-1, -1), }") + bytes(8),
-        "nested": header("(" * 5000),
-        "half": whole.getvalue()[:-8],
-        "a longer header than file": whole.getvalue()[:20],
-        "nothing": b"",
-    }
-    for data in wrong.values():
-        for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            made = io.BytesIO()
-            with zipfile.ZipFile(made, "w", method) as archive:
-                archive.writestr("a.npy", data)
-                archive.comment = UNSEALED.encode()
-            write_sealed(tmp_path / "a.npz", made.getvalue())
-            with pytest.raises(UserError, match=r"a.npz does not hold the arrays a"):
-                read_arrays(tmp_path / "a.npz", {"a": ("float", 2)})
 
 
 def test_the_last_row_of_a_table_is_read_as_the_first(own: Layout) -> None:

@@ -24,7 +24,7 @@ NAME, FOLD = CONF.stem, 0
 QUICK = ["network.architecture=timm/test_efficientnet", "network.pretrained=none", "image_size=32", "batch_size=4"]
 QUICK += ["workers=0", "optimizer.lr=1e-3", "epochs=2", "augment=[]"]
 SEQUENCE = ["batch_size=2", "epochs=1", "model.width=8", "scheduler.warmup_steps=0"]
-RANDOM_PLACES = 3
+RANDOM_PLACES = 2
 
 Command = Sequence[object]
 
@@ -51,7 +51,14 @@ def commands(root: Path) -> dict[str, Command]:
         "predict sequence": ("src.sequence.predict", *sequence, "--split", "valid", "test", "--set", *SEQUENCE),
         "ensemble": (*making, *predictions, *held_out, "--root", root, "--output", layout.submission),
         "check": (*making, "--check", layout.submission),
-        "summary": ("src.evaluate.summary", layout.submission.with_name("out_of_fold.parquet"), "--root", root),
+        "summary": (
+            "src.evaluate.summary",
+            layout.submission.with_name("out_of_fold.parquet"),
+            "--resamples",
+            9,
+            "--root",
+            root,
+        ),
         "export": ("src.detector.export", "--root", root),
     }
 
@@ -135,7 +142,7 @@ class Kind(NamedTuple):
     stage: str
     pattern: str
     readers: tuple[str, ...]
-    places: int = 6
+    places: int = 100
 
 
 CLASSIFIER, SECOND = f"model/{NAME}/fold0", f"model/{NAME}+gru/fold0"
@@ -154,7 +161,7 @@ KINDS = [
     Kind("half predicted", f"model/{NAME}/partial_predictions/*.npz", ("predict",), 2),
     Kind("predicted", f"{CLASSIFIER}/valid_epoch2.parquet", ("predict",), 2),
     Kind("half embedded", f"{CLASSIFIER}/embeddings_epoch2_pca.npz", ("embed",), 1),
-    Kind("half embedded", f"{CLASSIFIER}/embeddings_train_epoch2.npy", ("embed",), 2),
+    Kind("half embedded", f"{CLASSIFIER}/embeddings_train_epoch2.npy", ("embed",), 1),
     Kind("embedded", f"{CLASSIFIER}/embeddings_train_epoch2.npy", ("sequence",)),
     Kind("embedded", f"{CLASSIFIER}/embeddings_train_epoch2.json", ("sequence",)),
     Kind("sequence", f"{CLASSIFIER}/embeddings_test_epoch2.npy", ("predict sequence",)),
@@ -217,7 +224,11 @@ def _places(whole: bytes, seed: str) -> list[tuple[int, int]]:
     """The first, the middle and the last byte of a file and some others, and a bit of each."""
     rng = random.Random(seed)  # noqa: S311 - places, not secrets
     places = [len(whole) // 2, 0, len(whole) - 1, *(rng.randrange(len(whole)) for _ in range(RANDOM_PLACES))]
-    return [(at, rng.randrange(8)) for at in places]
+    flips = [(at, rng.randrange(8)) for at in places]
+    if whole.isascii():  # a text, which stays one where a digit becomes another
+        digits = [at for at, byte in enumerate(whole) if chr(byte).isdigit()]
+        flips = [(at, 0) for at in (digits[-1], *rng.choices(digits, k=3))] + flips if digits else flips
+    return flips
 
 
 def _outputs(root: Path) -> dict[Path, bytes]:

@@ -216,12 +216,12 @@ def check_store(folder: Path) -> None:
     """Raise UserError where a folder is not an image store of this version's format."""
     files = series_files(folder) if folder.is_dir() else set()
     found = _noted_format(folder / "store.json")
-    if found is None:
-        if not files:
-            raise UserError(f"{folder} is no image store", step="preprocess")
-        # format 1 had no store.json; if a series file is readable in this version's format, store.json was lost
+    if found is None and not files:
+        raise UserError(f"{folder} is no image store", step="preprocess")
+    if found != FORMAT_VERSION:
+        # format 1 had no store.json; if a series file is readable in this version's format, it was lost or damaged
         ours = any(read_series_rows(folder / name) is not None for name in sorted(files)[:10])
-        found = FORMAT_VERSION if ours else 1
+        found = FORMAT_VERSION if ours else found or 1
     if found != FORMAT_VERSION:
         raise UserError(
             f"{folder} is an image store of format {found}, this version reads and writes format {FORMAT_VERSION}; "

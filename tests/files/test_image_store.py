@@ -177,6 +177,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 def test_a_store_of_another_format_says_so(tmp_path: Path) -> None:
     _store(tmp_path)
     (tmp_path / "store.json").write_text('{"format": 3}')
+    (tmp_path / "s.b2nd").write_bytes(b"as a later format may be")
     expected = (
         f"{tmp_path} is an image store of format 3, this version reads and writes format {image_store.FORMAT_VERSION}"
     )
@@ -190,7 +191,7 @@ def test_a_store_of_another_format_says_so(tmp_path: Path) -> None:
             attempt(tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["not JSON", "", "[]", None])
+@pytest.mark.parametrize("damage", ["not JSON", "", "[]", '{"format": 3}', None])
 def test_a_lost_note_of_the_format_condemns_no_store(tmp_path: Path, damage: str | None) -> None:
     store = _store(tmp_path)
     about = tmp_path / "store.json"
