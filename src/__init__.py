@@ -13,12 +13,13 @@ A map of the package. Imports point downwards only: a line may import from the l
     train        how anything here is trained; detector, sequence, classify and train alone import torch
     ensemble     predictions in, submission out
     preprocess   DICOM to table, image store and folds
-    evaluate     the competition's metric; statistics by slice and study, with a bootstrap over patients
+    evaluate     the competition's metric; statistics by slice and study, with intervals over patients
     files        the pipeline's own files: image store, tables, predictions, embeddings
     dicom        the only reader of DICOM: headers, pixels, archives, series
     ct           what a slice and a series mean: Hounsfield units, windows, geometry, order
     arguments    command lines
     config       conf/, checked; config_errors says what is wrong with it
+    documents    text, YAML and JSON from outside: bounded and plain
     memory       how a process treats the memory of images
     progress     progress bars, or plain lines where there is no terminal
     text_table   tables in a terminal and in Markdown

@@ -14,6 +14,23 @@ class Parser(argparse.ArgumentParser):
         """Raise UserError."""
         raise UserError(f"{message}; see {self.prog} -h")
 
+    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """Parse as argparse does, and raise UserError for text and paths that no file could name again.
+
+        Names of files are bytes to the system, but paths are written into tables and JSON, which hold UTF-8 alone.
+        """
+        parsed = super().parse_args(args, namespace)
+        for name, value in vars(parsed).items():
+            for each in value if isinstance(value, list) else [value]:
+                # a relative path, or a link, may lead to a folder with another name
+                text = str(each.absolute().resolve()) if isinstance(each, Path) else str(each)
+                try:
+                    text.encode()
+                except UnicodeEncodeError:
+                    shown = ascii(text.encode(errors="surrogateescape"))[2:-1]
+                    raise UserError(f"{name} {shown}: expected a name in UTF-8; rename it") from None
+        return parsed
+
     def add_root(self) -> None:
         """Add `--root`."""
         self.add_argument(

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from src.config_errors import explain
+from src.documents import MOST_YAML_BYTES, parse_yaml, read_text
 from src.errors import UserError, shortened
 from src.labels import LABELS
 
@@ -30,6 +31,9 @@ def _refuse_truth(value: Any) -> Any:
 # not pydantic's strict numbers, because YAML reads 1e-4 as a string
 _Int = Annotated[int, BeforeValidator(_refuse_truth)]
 _Float = Annotated[float, BeforeValidator(_refuse_truth)]
+_Text = Annotated[str, Field(max_length=200)]
+_Path = Annotated[str, Field(max_length=4096)]
+_MOST_STEPS = 10**9
 
 
 class _Section(BaseModel):
@@ -39,8 +43,8 @@ class _Section(BaseModel):
 class NetworkConf(_Section):
     """The network and its initial weights."""
 
-    architecture: str
-    pretrained: str = "imagenet"  # imagenet, none, or the path of a file with weights
+    architecture: _Text
+    pretrained: _Path = "imagenet"  # imagenet, none, or the path of a file with weights
     dropout: _Float | None = Field(default=None, ge=0, lt=1)  # None: the architecture's default; also for drop_path
     drop_path: _Float | None = Field(default=None, ge=0, lt=1)
     reestimate_batch_norm: StrictBool = False
@@ -49,14 +53,14 @@ class NetworkConf(_Section):
 class WindowConf(_Section):
     """A display window in HU: `[level - width / 2, level + width / 2]` is shown from black to white."""
 
-    level: _Float
-    width: _Float = Field(gt=0)
+    level: _Float = Field(ge=-65536, le=65536)
+    width: _Float = Field(gt=0, le=65536)
 
 
 class WindowJitterConf(_Section):
     """Uniform random changes of the windows in training: levels by +-level HU, widths by the fraction +-width."""
 
-    level: _Float = Field(ge=0)
+    level: _Float = Field(ge=0, le=65536)
     width: _Float = Field(ge=0, lt=1)
 
 
@@ -65,7 +69,7 @@ class TransformConf(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: str
+    name: _Text
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -105,11 +109,11 @@ ViewConf = Annotated[IdentityView | FlippedView | RotatedView | ScaledView, Fiel
 class OptimizerConf(_Section):
     """An optimiser of torch or apex for all weights. src/train/optim.py lists them."""
 
-    name: str
-    lr: _Float = Field(gt=0)
-    weight_decay: _Float = Field(default=0, ge=0)
+    name: _Text
+    lr: _Float = Field(gt=0, le=1000)
+    weight_decay: _Float = Field(default=0, ge=0, le=1000)
     arguments: dict[str, Any] = {}  # further arguments of the optimiser
-    clip_norm: _Float | None = Field(default=None, gt=0)  # None: gradients are not clipped
+    clip_norm: _Float | None = Field(default=None, gt=0, le=1e9)  # None: gradients are not clipped
 
     @field_validator("arguments")
     @classmethod
@@ -123,9 +127,9 @@ class OptimizerConf(_Section):
 class SchedulerConf(_Section):
     """Linear warm-up of the learning rate, which is then multiplied by `gamma` after each epoch in `milestones`."""
 
-    warmup_steps: _Int = Field(default=0, ge=0)
-    milestones: tuple[_Int, ...]
-    gamma: _Float = Field(gt=0)
+    warmup_steps: _Int = Field(default=0, ge=0, le=_MOST_STEPS)
+    milestones: tuple[Annotated[_Int, Field(ge=0, le=_MOST_STEPS)], ...] = Field(max_length=100)
+    gamma: _Float = Field(gt=0, le=10)
 
     def factor(self, step: int, steps_per_epoch: int) -> float:
         """The factor of the learning rate at a step, counted from 0 over all epochs."""
@@ -138,17 +142,17 @@ class TrainingConf(_Section):
     """The settings of any training: of a classifier, or of a sequence model over its slices."""
 
     name: str  # that of the file
-    label_weights: dict[str, Annotated[_Float, Field(ge=0)]]
+    label_weights: dict[str, Annotated[_Float, Field(ge=0, le=1e6)]]
     optimizer: OptimizerConf
     scheduler: SchedulerConf
     ema_decay: _Float | None = Field(default=None, gt=0, lt=1)  # None: no averaging
     epochs: _Int = Field(ge=1, le=10_000)
     batch_size: _Int = Field(ge=2, le=1 << 16)
-    accumulate: _Int = Field(default=1, ge=1)
+    accumulate: _Int = Field(default=1, ge=1, le=1 << 16)
     precision: Literal["fp16", "bf16", "none"]
     compile: StrictBool = False
     workers: _Int = Field(ge=0, le=1024)
-    save_steps: _Int = Field(ge=0)
+    save_steps: _Int = Field(ge=0, le=_MOST_STEPS)
     seed: _Int = Field(ge=0, le=2**63 - 1)
 
     @field_validator("label_weights")
@@ -166,28 +170,28 @@ class Config(TrainingConf):
     network: NetworkConf
     image_size: _Int = Field(ge=32, le=4096)
     neighbours: _Int = Field(default=0, ge=0, le=50)
-    windows: tuple[WindowConf, ...] = Field(min_length=1)
+    windows: tuple[WindowConf, ...] = Field(min_length=1, max_length=64)
     window_jitter: WindowJitterConf
-    augment: tuple[TransformConf, ...]
+    augment: tuple[TransformConf, ...] = Field(max_length=100)
     channels_last: StrictBool = True
-    tta: tuple[ViewConf, ...] = Field(default=(IdentityView(name="Identity"),), min_length=1)
+    tta: tuple[ViewConf, ...] = Field(default=(IdentityView(name="Identity"),), min_length=1, max_length=64)
 
 
 class RecurrentConf(_Section):
     """A recurrent network that reads a series in both directions."""
 
     name: Literal["GRU", "LSTM"]
-    width: _Int = Field(ge=1)  # of the hidden state of each direction
-    layers: _Int = Field(ge=1)
+    width: _Int = Field(ge=1, le=1 << 14)  # of the hidden state of each direction
+    layers: _Int = Field(ge=1, le=100)
 
 
 class TransformerConf(_Section):
     """A transformer encoder whose heads pay less attention to slices that are more millimetres away."""
 
     name: Literal["Transformer"]
-    width: _Int = Field(ge=1)
-    layers: _Int = Field(ge=1)
-    heads: _Int = Field(ge=1)
+    width: _Int = Field(ge=1, le=1 << 14)
+    layers: _Int = Field(ge=1, le=100)
+    heads: _Int = Field(ge=1, le=1 << 14)
 
     @model_validator(mode="after")
     def _share_the_width(self) -> Self:
@@ -204,7 +208,7 @@ class SequenceConfig(TrainingConf):
     dropout: _Float = Field(ge=0, lt=1)
     embedding_dropout: _Float = Field(ge=0, lt=1)
     logit_dropout: _Float = Field(ge=0, le=1)
-    logit_noise: _Float = Field(ge=0)
+    logit_noise: _Float = Field(ge=0, le=1e6)
     order: Literal["z", "shuffled"] = "z"
 
 
@@ -237,8 +241,9 @@ def _load(path: Path, kind: type[_Conf], overrides: list[str] | None) -> _Conf:
     for override in overrides or []:
         key, equals, text = override.partition("=")
         if not equals or not key:
-            raise UserError(f"override {override}: expected key=value, for example optimizer.lr=1e-4")
-        _assign(values, key.split("."), _parse_yaml(text, f"override {override}"), override)
+            raise UserError(f"override {shortened(override)}: expected key=value, for example optimizer.lr=1e-4")
+        where = f"override {shortened(override)}"
+        _assign(values, key.split("."), parse_yaml(text, where), where)
     if "name" not in values:
         values["name"] = Path(path).stem
     elif not (resolved and values.keys() >= kind.model_fields.keys()):
@@ -259,13 +264,17 @@ def dump_config(config: TrainingConf) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def changed_keys(config: TrainingConf, dumped: str) -> list[str]:
-    """The keys, nested ones with dots, that differ between a conf and one that `dump_config` wrote before.
+def changed_keys(config: TrainingConf, saved: Path, *, advice: str = "") -> list[str]:
+    """The keys, nested ones with dots, that differ between a conf and a file of one that `dump_config` wrote before.
 
     A key that was added since counts as if it had its default then, because the default of a new key keeps the previous
-    behaviour. A key that was removed since differs.
+    behaviour. A key that was removed since differs. advice: what to do about a file that holds no conf, for
+    which UserError is raised.
     """
-    before, now = _flatten(_parse_yaml(dumped, "the saved conf")), _flatten(config.model_dump(mode="json"))
+    values = parse_yaml(read_text(saved, MOST_YAML_BYTES, advice=advice), str(saved), advice=advice)
+    if not isinstance(values, dict):
+        raise UserError(f"{saved}: expected `key: value` lines, found {type(values).__name__}{advice}")
+    before, now = _flatten(values), _flatten(config.model_dump(mode="json"))
     gone = before.keys() - now.keys()
     before = _flatten(_defaults(type(config))) | before
     return sorted(gone | {key for key in now if key not in before or before[key] != now[key]})
@@ -276,10 +285,7 @@ def _read_with_base(path: Path, what: str, seen: tuple[Path, ...] = ()) -> dict[
         raise UserError(f"{path} is missing; expected {what}")
     if path.resolve() in seen:
         raise UserError(f"{path}: its base leads back to itself")
-    try:
-        values = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file in UTF-8: {error}") from error
+    values = parse_yaml(read_text(path, MOST_YAML_BYTES), str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
     base = values.pop("base", None)
@@ -290,15 +296,6 @@ def _read_with_base(path: Path, what: str, seen: tuple[Path, ...] = ()) -> dict[
     return _merge(_read_with_base(path.parent / str(base), what, (*seen, path.resolve())), values)
 
 
-def _parse_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: not valid YAML: {shortened(error, 500)}") from error
-    except RecursionError:
-        raise UserError(f"{where}: not valid YAML: nested too deeply") from None
-
-
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
@@ -307,11 +304,11 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _assign(values: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+def _assign(values: dict[str, Any], keys: list[str], value: Any, where: str) -> None:
     for depth, key in enumerate(keys[:-1], start=1):
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
-            raise UserError(f"override {override}: {'.'.join(keys[:depth])} holds a value, not further keys")
+            raise UserError(f"{where}: {'.'.join(keys[:depth])} holds a value, not further keys")
     values[keys[-1]] = value
 
 

@@ -7,6 +7,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from src.errors import shortened
+
+_MOST_PARTS = 20  # of one line
+
 # terms of pydantic's messages, and the terms of YAML for the same
 _WORDS = (
     (r"valid tuple|^Tuple", "list"),
@@ -34,8 +38,9 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
         else:
             for found, word in _WORDS:
                 message = re.sub(found, word, message)
-            parts.append(f"{key}: {message[0].lower()}{message[1:]}, found {each['input']!r}")
-    return "; ".join(parts)
+            parts.append(f"{key}: {message[0].lower()}{message[1:]}, found {shortened(repr(each['input']), 100)}")
+    more = f"; and {len(parts) - _MOST_PARTS} more" if len(parts) > _MOST_PARTS else ""
+    return "; ".join(shortened(part, 300) for part in parts[:_MOST_PARTS]) + more
 
 
 def _known_keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

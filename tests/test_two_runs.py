@@ -1,22 +1,16 @@
 """Two runs of the same step, started together: both end well, with the bytes that one alone makes."""
 
-import importlib
-import multiprocessing
-import os
 import shutil
-import sys
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
 from src.config import Config, dump_config
-from src.errors import run_command
 from src.files.layout import Layout
 
-# forked from a process that has imported them, because the imports take longer than the runs
 MODULES = {
     "table": "src.preprocess.dicom_to_dataframe",
     "store": "src.preprocess.create_dataset",
@@ -54,26 +48,19 @@ FOUND = {
 }
 
 
-def _run(module: str, arguments: list[str], said: Path) -> None:
-    with said.open("a") as file:
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(file.fileno(), stream.fileno())
-    sys.argv = [module, *arguments]
-    run_command(importlib.import_module(module).main)
-
-
 @dataclass
 class Pipeline:
     """Steps on a root of their own."""
 
     root: Path
     arguments: dict[str, list[str]]
+    python: str
+    repository: Path
 
-    def start(self, step: str, said: Path) -> BaseProcess:
-        context = multiprocessing.get_context("forkserver")
-        process = context.Process(target=_run, args=(MODULES[step], self.arguments[step], said))
-        process.start()
-        return process
+    def start(self, step: str, said: Path) -> subprocess.Popen[bytes]:
+        command = [self.python, "-m", MODULES[step], *self.arguments[step]]
+        with said.open("a") as file:
+            return subprocess.Popen(command, cwd=self.repository, stdout=file, stderr=file)
 
     def paths(self, step: str) -> list[Path]:
         return [path for pattern in MADE[step] for path in self.root.glob(pattern)]
@@ -88,6 +75,7 @@ def pipeline(
     competition: Path,
     make_config: Callable[..., Config],
     repository: Path,
+    python: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Pipeline:
     """Each step as it is run alone. A root of its own: the shared one is not to be written to."""
@@ -118,6 +106,8 @@ def pipeline(
             "submission": ["--root", str(root), *of_run, "--sample", sample, "--output", str(layout.submission)],
             "detector": ["--root", str(root)],
         },
+        python,
+        repository,
     )
     _test_set(made, root, sample)
     for step in MODULES:
@@ -134,18 +124,12 @@ def _test_set(made: Pipeline, root: Path, sample: str) -> None:
         "store": ["--table", table, "--output", str(layout.store("test")), "--engine", "serial"],
     }
     for step in arguments:
-        _end_well(root / "test.txt", Pipeline(root, arguments).start(step, root / "test.txt"))
+        run = Pipeline(root, arguments, made.python, made.repository)
+        _end_well(root / "test.txt", run.start(step, root / "test.txt"))
 
 
-def _end_well(said: Path, *processes: BaseProcess) -> None:
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * len(processes), said.read_text()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _imported() -> None:
-    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, *MODULES.values()])
+def _end_well(said: Path, *processes: subprocess.Popen[bytes]) -> None:
+    assert [process.wait() for process in processes] == [0] * len(processes), said.read_text()
 
 
 @pytest.mark.parametrize("step", MODULES)

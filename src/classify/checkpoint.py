@@ -1,14 +1,14 @@
 """What a classifier's checkpoint records, and whether it is the one that is asked for."""
 
 import base64
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from src.config import Config
 from src.errors import UserError
-from src.train.checkpoint import CheckpointMetadata, is_foreign, read_metadata
+from src.train.checkpoint import CheckpointMetadata, is_foreign, read_metadata, settings_hash
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class ClassifierMetadata(CheckpointMetadata):
             neighbours=config.neighbours,
             windows=[[window.level, window.width] for window in config.windows],
             patients=patients,
+            settings=settings_hash(config),
         )
 
 
@@ -64,6 +65,7 @@ def check_checkpoint(checkpoint: Path, config: Config, fold: int, epoch: int) ->
     """Raise UserError where a checkpoint is missing, or of another conf, fold or epoch."""
     found = read_metadata(checkpoint, ClassifierMetadata)
     expected = ClassifierMetadata.of(config, fold, epoch, found.data_fingerprint, found.patients)
+    expected = replace(expected, settings=found.settings)  # which prediction may change
     for key, value in asdict(expected).items():
         if getattr(found, key) != value:
             raise UserError(f"{checkpoint} was trained with {key} {getattr(found, key)}, expected {value}")

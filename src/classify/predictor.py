@@ -23,7 +23,7 @@ from src.classify.jobs import Job, JobGroup
 from src.classify.network import build_network
 from src.classify.tta import IDENTITY, apply_view, mean_over_views
 from src.config import Config, ViewConf
-from src.errors import UserError
+from src.errors import UserError, first_few
 from src.labels import LABELS
 from src.progress import progress
 from src.train.checkpoint import load_checkpoint
@@ -63,12 +63,13 @@ class NoSink:
 
 @dataclass(frozen=True)
 class Predictor:
-    """K networks of a conf, ready to predict, and what they make of a slice's views."""
+    """K networks of a conf, ready to predict, and what they make of a slice's views. names: theirs, for messages."""
 
     config: Config
     accelerator: Accelerator
     networks: Sequence[nn.Module]
     output: Output = mean_over_views
+    names: Sequence[str] = ()
 
     def outputs(self, inputs: SliceInputs, chosen: Sequence[int], desc: str, *, done: int = 0) -> Iterator[np.ndarray]:
         """Yield the outputs of some slices, batch by batch in their order: (K, n, F) float32.
@@ -89,6 +90,7 @@ class Predictor:
             done=done,
             views=self.config.tta,
             output=self.output,
+            names=self.names,
         )
         taken = 0
         for index, outputs, waited in batches:
@@ -162,7 +164,7 @@ def _run_together(
     save_s: float,
 ) -> None:
     networks = load_networks(accelerator, network, [job.checkpoint for job in jobs])
-    predictor = Predictor(config, accelerator, networks, output)
+    predictor = Predictor(config, accelerator, networks, output, [str(job.checkpoint) for job in jobs])
     with open_sink(jobs, predictor) as sink:
         predictor.fill(sink, inputs, desc, save_s)
 
@@ -201,12 +203,13 @@ def predict_batches(
     done: int = 0,
     views: Sequence[ViewConf] = (IDENTITY,),
     output: Output = mean_over_views,
+    names: Sequence[str] = (),
 ) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     """Predict the loader's slices by K networks.
 
     The loader gives (index, images) in order, after the first `done` of n_slices; each process gets all results:
-    (index (N,), outputs (K, N, F) float32, seconds spent waiting for the batch). Raises UserError where an output is
-    not finite.
+    (index (N,), outputs (K, N, F) float32, seconds spent waiting for the batch). names: of the networks, for messages.
+    Raises UserError where an output is not finite.
     """
     for network in networks:
         network.eval()
@@ -219,8 +222,12 @@ def predict_batches(
                 by_network = torch.stack([output(network, seen) for network in networks], dim=1)  # (N, K, F)
             index, by_network = accelerator.gather_for_metrics((index, by_network))
             outputs = by_network.cpu().numpy().swapaxes(0, 1)
-            if not np.isfinite(outputs).all():
-                raise UserError("some predictions are not finite: the network has diverged; train it with a lower lr")
+            if not (finite := np.isfinite(outputs).all(axis=(1, 2))).all():
+                whose = first_few(name for name, sound in zip(names, finite, strict=False) if not sound)
+                raise UserError(
+                    f"{whose or desc}: some predictions are not finite, for the network has diverged; train it with a "
+                    "lower lr"
+                )
             bar.update(len(index))
             yield index.cpu().numpy(), outputs, waited
             started = time.perf_counter()

@@ -2,19 +2,17 @@
 
 import os
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 from urllib.parse import urlparse
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
 from src.arguments import Parser
 from src.classify.downloaded import require_as_downloaded
 from src.config import load_config
-from src.errors import UserError, first_few, run_command
+from src.errors import UserError, first_few, run_command, shortened
 from src.files.checksum import read_sealed
 
 State = dict[str, torch.Tensor]
@@ -37,11 +35,18 @@ def load_weights(backbone: nn.Module, path: str) -> None:
             state = load(read_sealed(Path(path), advice="; give another file", foreign=True))
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        # a checkpoint of this pipeline holds the whole network, and the backbone's keys have a prefix there
-        state = {key.removeprefix("backbone."): value for key, value in state.items()}
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, AttributeError, UnpicklingError) as error:
-        raise UserError(f"network.pretrained: {path} holds no plain state dict that can be read: {error}") from error
-    _load(backbone, state, f"network.pretrained: {path}")
+        if not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()):
+            raise ValueError("it holds other things than tensors by their names")
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # a file of something else can make torch raise anything
+        raise UserError(
+            f"network.pretrained: {path} holds no plain state dict that can be read: {shortened(error)}"
+        ) from error
+    # a checkpoint of this pipeline holds the whole network, and the backbone's keys have a prefix there
+    _load(
+        backbone, {key.removeprefix("backbone."): value for key, value in state.items()}, f"network.pretrained: {path}"
+    )
 
 
 def _fetch_imagenet(architecture: str, image_size: int) -> State:

@@ -1,6 +1,5 @@
 """From a submission's manifest to a detector: the networks that made it, its recipe, and what is known of them."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from src.classify.tta import parse_tta, tta_name
 from src.config import Config, load_config, load_sequence_config, parse_config
 from src.detector.folder import Description, Member, Network, SequenceModel, Weights
 from src.detector.operating import Thresholds, score_out_of_fold_bag
-from src.ensemble.manifest import FORMAT_VERSION
+from src.ensemble.manifest import FORMAT_VERSION, read_record
 from src.ensemble.recipe import Fitted, Recipe
 from src.errors import UserError, first_few
 from src.files.checksum import file_sha256
@@ -23,7 +22,10 @@ from src.files.provenance import Provenance
 from src.sequence.checkpoint import SequenceMetadata
 from src.sequence.components import read_components
 from src.sequence.embed import components_key
-from src.train.checkpoint import read_data_fingerprint, read_metadata, read_weights
+from src.train.checkpoint import read_data_fingerprint, read_metadata, read_weights, settings_hash
+
+# Keys of a conf that neither weights nor predictions depend on: a detector has none of its own.
+_OF_TRAINING = {"workers": 0, "save_steps": 0}
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,8 @@ def collect(manifest: Path, layout: Layout, selection: Selection) -> tuple[Descr
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path} is missing; expected the manifest of a submission", step="ensemble")
+    record = read_record(path)
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         Fitted.from_numbers(Recipe(**record["recipe"]), list(record["numbers"]["weights"]), record["numbers"])
         if record["format"] != FORMAT_VERSION or not record["predictions"] or not record["submission"]["sha256"]:
             raise ValueError(f"format {record['format']}, {len(record['predictions'])} predictions")
@@ -231,10 +231,12 @@ def _classifiers(chosen: Sequence[_Part]) -> dict[str, Config]:
         of, conf = source.provenance, source.folder.conf
         config = load_config(conf)
         metadata = read_metadata(source.checkpoint, ClassifierMetadata)
-        if metadata != ClassifierMetadata.of(config, of.fold, of.epoch, metadata.data_fingerprint, metadata.patients):
+        expected = ClassifierMetadata.of(config, of.fold, of.epoch, metadata.data_fingerprint, metadata.patients)
+        if metadata != replace(expected, settings=metadata.settings and expected.settings):
             raise UserError(f"{conf} is not the conf of {source.checkpoint}", step="train")
         if tta_name(config) != of.tta:  # prediction may have had other views
             config = parse_config(config.model_dump(mode="json") | {"tta": parse_tta(of.tta)}, Config, str(conf))
+        config = config.model_copy(update=_OF_TRAINING)
         first = configs.setdefault(of.conf, config)
         if _essence(first) != _essence(config):
             raise UserError(f"the networks of {of.conf} differ in conf or views", step="predict")
@@ -256,9 +258,12 @@ def _sequences(chosen: Sequence[_Part]) -> dict[str, SequenceModel]:
             raise UserError(
                 f"{own.folder.conf}: order {config.order} is the control of an experiment, not for detectors"
             )
-        if (metadata.model, metadata.order) != (config.model.model_dump(), config.order):
+        settings = metadata.settings and settings_hash(config)
+        if (metadata.model, metadata.order, metadata.settings) != (config.model.model_dump(), config.order, settings):
             raise UserError(f"{own.folder.conf} is not the conf of {own.checkpoint}", step="sequence")
-        model = SequenceModel(config, metadata.classifier, metadata.dimensions, metadata.components)
+        model = SequenceModel(
+            config.model_copy(update=_OF_TRAINING), metadata.classifier, metadata.dimensions, metadata.components
+        )
         first = models.setdefault(own.provenance.conf, model)
         if first != model:
             raise UserError(f"the networks of {own.provenance.conf} differ in conf or embeddings", step="sequence")

@@ -26,7 +26,9 @@ def activation_map(network: Network, images: torch.Tensor) -> torch.Tensor | Non
     last = network.parts.classifier(network.backbone)
     if features.ndim != 4 or not isinstance(last, nn.Linear) or features.shape[1] != last.in_features:
         return None
-    local = F.conv2d(features.float(), last.weight.float()[:, :, None, None], None if last.bias is None else last.bias.float())
+    local = F.conv2d(
+        features.float(), last.weight.float()[:, :, None, None], None if last.bias is None else last.bias.float()
+    )
     logits = network.forward_head(features).float()
     if not torch.allclose(local.mean(dim=(2, 3)), logits, rtol=1e-2, atol=1e-2):
         return None

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from src.config import Config, SequenceConfig
+from src.documents import parse_json
 from src.ensemble.recipe import Fitted, Recipe
 from src.errors import NotEnoughDisk, UserError, first_few
 from src.files.atomic import replacing_folder
@@ -35,6 +36,7 @@ CARD = "MODEL_CARD.md"
 Weights = dict[str, dict[str, torch.Tensor]]  # of each classifier and sequence model, by prefixed names
 
 _UNSET = "0" * 64
+_MOST_BYTES = 1 << 26  # of the description; isotonic calibrations take some megabytes at most
 
 
 @dataclass(frozen=True)
@@ -183,9 +185,11 @@ def _read_record(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     if not path.is_file():
         raise UserError(f"{folder} is no detector: it lacks {DESCRIPTION}", step="export")
+    if path.stat().st_size > _MOST_BYTES:
+        raise UserError(f"{path} is damaged: it has more than {_MOST_BYTES} bytes", step="export")
     data = path.read_bytes()
     try:
-        record = dict(json.loads(data))
+        record = dict(parse_json(data))
         version, sha256 = int(record.pop("format")), str(record.pop("sha256"))
         record["files"] = {str(name): str(digest) for name, digest in record["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:

@@ -8,7 +8,8 @@ import pandas as pd
 from src.ensemble.bag import Member
 from src.errors import UserError, first_few
 from src.files.layout import Layout
-from src.files.tables import read_csv, read_table
+from src.files.rejected import read_rejected
+from src.files.tables import read_table
 from src.labels import LABELS
 
 FROM_NEIGHBOURS = "mean of its series' neighbours"
@@ -49,7 +50,7 @@ def fill_rejected(
 
 def fill_from_store(bagged: Member, wanted: pd.Index, layout: Layout) -> tuple[Member, Counter[str]]:
     """Fill only those wanted slices that preprocessing rejected. See `fill_rejected`."""
-    rejected = read_csv(layout.store("test") / "rejected.csv", ("ID",), dtype={"ID": "str"})["ID"]
+    rejected = read_rejected(layout.store("test"))["ID"]
     due = pd.Index(rejected[rejected.isin(wanted) & ~rejected.isin(bagged.ids)])
     positions = read_table(layout.table("test"), ("ID", "SeriesInstanceUID", "z_index"), step="preprocess")
     foreign = due.difference(pd.Index(positions["ID"]))

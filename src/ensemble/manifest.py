@@ -6,15 +6,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from src.documents import parse_json
 from src.ensemble.recipe import Recipe
 from src.errors import UserError
 from src.evaluate.score import CLIP
-from src.files.atomic import replacing
-from src.files.checksum import file_sha256
+from src.files.checksum import UNSEALED, file_sha256, read_sealed, write_sealed
 from src.files.layout import Layout
 from src.files.predictions import read_provenance
+from src.files.rejected import rejected_file
 
 FORMAT_VERSION = 1
+_MOST_BYTES = 1 << 24  # a hundred predictions take a thousandth of it
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Inputs:
         if self.root is None:
             return []
         layout = Layout(self.root)
-        tables = [layout.table("train"), layout.table("test"), layout.store("test") / "rejected.csv"]
+        tables = [layout.table("train"), layout.table("test"), rejected_file(layout.store("test"))]
         return [*tables, layout.folds] if self.out_of_fold else tables
 
 
@@ -67,9 +69,9 @@ def write_manifest(
         "predictions": [about(each) for each in inputs.predictions],
         "out_of_fold_predictions": [about(each) for each in inputs.out_of_fold],
         **facts,
+        "checksum": UNSEALED,
     }
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    write_sealed(path, (json.dumps(manifest, indent=2) + "\n").encode())
 
 
 def read_manifest(path: Path) -> tuple[Inputs, dict[str, str]]:
@@ -77,12 +79,8 @@ def read_manifest(path: Path) -> tuple[Inputs, dict[str, str]]:
 
     Raises UserError if it is missing or not a manifest, and if an input is missing or has changed since.
     """
-    if not path.is_file():
-        raise UserError(
-            f"{path} is missing; expected a manifest.json, which is written beside a submission", step="ensemble"
-        )
+    said = read_record(path)
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
         if said["format"] != FORMAT_VERSION:
             raise UserError(f"{path} is a manifest of format {said['format']}; this version reads {FORMAT_VERSION}")
         files = [said["sample"], *said["tables"], *said["predictions"], *said["out_of_fold_predictions"]]
@@ -107,10 +105,25 @@ def read_manifest(path: Path) -> tuple[Inputs, dict[str, str]]:
 
 def read_submission_entry(path: Path) -> dict[str, str]:
     """The `path` and `sha256` that a manifest has of its submission. Raises UserError if it is no manifest."""
+    said = read_record(path).get("submission")
+    if not isinstance(said, dict) or not {"path", "sha256"} <= said.keys():
+        raise UserError(f"{path} is no manifest of a submission: it does not name one")
+    return {key: str(said[key]) for key in ("path", "sha256")}
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """All that a manifest says, its checksum compared; one of an earlier version has none.
+
+    Raises UserError where it is missing, damaged or no manifest.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing; expected the manifest of a submission", step="ensemble")
+    if path.stat().st_size > _MOST_BYTES:
+        raise UserError(f"{path} is no manifest of a submission: it has more than {_MOST_BYTES} bytes")
+    data = read_sealed(path, advice="; make the submission again", foreign=True)
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))["submission"]
-        return {key: str(said[key]) for key in ("path", "sha256")}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return dict(parse_json(data))
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path} is no manifest of a submission ({type(error).__name__}: {error})") from error
 
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from xxhash import xxh3_64
 
-from src.errors import UserError
+from src.documents import parse_json
+from src.errors import UserError, shortened
 from src.files.checksum import UNSEALED, read_sealed, write_sealed
 from src.files.provenance import Provenance
 from src.labels import LABELS
@@ -66,11 +67,16 @@ class EmbeddingWriter:
             self._write(header)
 
     def add(self, logits: np.ndarray, embeddings: np.ndarray) -> None:
-        """Append n slices: logits (n, 6), embeddings (n, D). Raises UserError for values beyond float16."""
+        """Append n slices: logits (n, 6), embeddings (n, D).
+
+        Raises UserError for values that are not finite, or beyond float16.
+        """
         records = np.empty(len(logits), dtype=self.record)
         records["logits"] = logits
         with np.errstate(over="ignore"):  # checked below
             records["embedding"] = embeddings
+        if not (np.isfinite(logits).all() and np.isfinite(embeddings).all()):
+            raise UserError(f"{self.path}: some logits or embeddings are not finite; the network has diverged")
         if not np.isfinite(records["embedding"]).all():
             raise UserError(f"{self.path}: an embedding exceeds what float16 holds; the network has diverged")
         self._write(records.tobytes())
@@ -118,26 +124,37 @@ class Embeddings:
     def __init__(self, path: Path) -> None:
         self.path = path
         note = _read_note(path)
-        if note is None or not path.is_file():
+        if not path.is_file():
             raise UserError(f"{path} is missing", step="sequence")
+        if note is None:
+            raise UserError(f"{_note_path(path)}, the note beside {path}, is missing or damaged", step="sequence")
         if note.done != note.n_slices:
             raise UserError(f"{path} has {note.done} of its {note.n_slices} slices", step="sequence")
         if not _is_intact(path, note):
             raise UserError(f"{path} is damaged (its bytes do not have their checksum); delete it", step="sequence")
         self.provenance = note.provenance
+        self._n_slices = note.n_slices
         try:
-            self._n_slices, self._record = self._open().shape[0], self._open().dtype
-            self.dimensions: int = self._record["embedding"].shape[0]
-        except (ValueError, OSError, KeyError, EOFError) as error:
-            raise UserError(f"{path} is damaged ({error}); delete it", step="sequence") from error
+            opened = self._open()
+            self.dimensions: int = opened.dtype["embedding"].shape[0]
+            if (opened.shape, opened.dtype) != ((note.n_slices,), record(self.dimensions)):
+                raise ValueError(f"{opened.shape} records of {opened.dtype}")
+        except Exception as error:  # a header that is not what this class writes can make numpy raise anything
+            raise UserError(f"{path} holds no embeddings ({shortened(error)}); delete it", step="sequence") from error
 
     def __len__(self) -> int:
         return self._n_slices
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Consecutive slices: logits (n, 6) and embeddings (n, D), both float32."""
+        """Consecutive slices: logits (n, 6) and embeddings (n, D), both float32.
+
+        Raises UserError for values that are not finite.
+        """
         records = self._open()[start:stop]
-        return np.array(records["logits"]), records["embedding"].astype(np.float32)
+        logits, embeddings = np.array(records["logits"]), records["embedding"].astype(np.float32)
+        if not (np.isfinite(logits).all() and np.isfinite(embeddings).all()):
+            raise UserError(f"{self.path} has values that are not finite; delete it", step="sequence")
+        return logits, embeddings
 
     def _open(self) -> np.ndarray:
         # opened for each read, because the pages of a lasting memory map would count as this process's memory
@@ -170,11 +187,12 @@ def _note_path(path: Path) -> Path:
 def _read_note(path: Path) -> _Note | None:
     """Read the note beside a file; None where there is none, a damaged one, or one of another version."""
     try:
-        note = json.loads(read_sealed(_note_path(path)))
+        note = parse_json(read_sealed(_note_path(path)))
         n_slices, done, size = (int(note[key]) for key in ("n_slices", "done", "bytes"))
-        return _Note(Provenance.from_record(note["by"]), n_slices, done, size, str(note["digest"]))
-    except (UserError, ValueError, KeyError, TypeError):
+        found = _Note(Provenance.from_record(note["by"]), n_slices, done, size, str(note["digest"]))
+    except (UserError, ValueError, KeyError, TypeError, OverflowError):
         return None
+    return found if 0 <= done <= n_slices and size >= 0 else None
 
 
 def _is_intact(path: Path, note: _Note) -> bool:

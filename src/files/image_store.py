@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from xxhash import xxh3_64, xxh3_64_intdigest, xxh3_128
 
+from src.documents import parse_json, read_text
 from src.errors import UserError, first_few
 from src.files.atomic import replacing
 from src.files.tables import read_table
@@ -170,11 +171,14 @@ def read_series_rows(path: Path, source: str | None = None) -> list[StoredSlice]
         return None
     if not _is_whole(data):
         return None
-    frame = blosc2.ndarray_from_cframe(data)
-    about = json.loads(frame.schunk.vlmeta["about"])
-    if about["format"] != FORMAT_VERSION or (source is not None and about["source"] != source):
+    try:
+        frame = blosc2.ndarray_from_cframe(data)
+        about = parse_json(frame.schunk.vlmeta["about"])
+        if about["format"] != FORMAT_VERSION or (source is not None and about["source"] != source):
+            return None
+        rows = [StoredSlice(*row) for row in about["slices"]]
+    except (KeyError, TypeError, ValueError, RuntimeError):  # of a file that was not written here
         return None
-    rows = [StoredSlice(*row) for row in about["slices"]]
     return rows if all(row.file == path.name for row in rows) else None
 
 
@@ -228,8 +232,8 @@ def check_store(folder: Path) -> None:
 
 def _noted_format(about: Path) -> int | None:
     try:
-        return int(json.loads(about.read_text())["format"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return int(parse_json(read_text(about))["format"])
+    except (UserError, OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
 
 
@@ -294,10 +298,14 @@ class ImageStore:
         codes, files, positions, checksums = self._places
         path = self.folder / files[codes[row]]
         try:
-            pixels: np.ndarray = _open(path)[int(positions[row])]
+            opened = _open(path)
+            shape = (int(self.index["rows"].iloc[row]), int(self.index["columns"].iloc[row]))
+            if (opened.shape[1:], opened.chunks, opened.dtype) != (shape, (1, *shape), np.int16):
+                raise ValueError(f"slices of {opened.shape[1:]}, expected {shape}")  # before memory is taken for them
+            pixels: np.ndarray = opened[int(positions[row])]
             if _checksum_of(pixels) != checksums[row]:
                 raise ValueError(f"slice {self.index['ID'].iloc[row]} does not have its checksum")
-        except (OSError, RuntimeError, ValueError, IndexError) as error:
+        except Exception as error:  # a damaged header can make blosc2 raise anything
             raise UserError(f"{path} is damaged ({error})", step="preprocess") from error
         return pixels
 

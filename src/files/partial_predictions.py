@@ -1,14 +1,14 @@
 """The results so far of an interrupted prediction, from which the next run resumes."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from src.files.atomic import replacing
+from src.errors import UserError
+from src.files.arrays import read_arrays, write_arrays
 from src.labels import LABELS
 
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+_SAVED = {"key": ("text", 0), "probabilities": ("float", 3)}
 
 
 class PartialPredictions:
@@ -32,8 +32,8 @@ class PartialPredictions:
 
     def save(self) -> None:
         """Write the results so far, atomically."""
-        with replacing(self.path) as temporary:
-            np.savez(temporary, key=np.array(self.key), probabilities=self.probabilities[:, : self.done])
+        done = np.ascontiguousarray(self.probabilities[:, : self.done])
+        write_arrays(self.path, {"key": np.array(self.key), "probabilities": done})
 
     def delete(self) -> None:
         """Delete the saved file."""
@@ -41,11 +41,17 @@ class PartialPredictions:
 
     def _take_over(self) -> None:
         try:
-            with np.load(self.path, allow_pickle=False) as saved:  # a zip file, so its checksums are verified
-                if str(saved["key"]) != self.key:
-                    return
-                found = saved["probabilities"]
-        except _DAMAGED:
+            saved = read_arrays(self.path, _SAVED)
+        except UserError:
+            return
+        found, (networks, slices, labels) = saved["probabilities"], self.probabilities.shape
+        fits = (found.shape[0], found.shape[2], found.dtype) == (networks, labels, np.float32)
+        if (
+            str(saved["key"]) != self.key
+            or not fits
+            or found.shape[1] > slices
+            or not ((found >= 0) & (found <= 1)).all()
+        ):
             return
         self.probabilities[:, : found.shape[1]] = found
         self.done = found.shape[1]
@@ -54,7 +60,6 @@ class PartialPredictions:
 def read_key(path: Path) -> str | None:
     """The key of saved results; None where they cannot be read."""
     try:
-        with np.load(path, allow_pickle=False) as saved:
-            return str(saved["key"])
-    except _DAMAGED:
+        return str(read_arrays(path, _SAVED)["key"])
+    except UserError:
         return None

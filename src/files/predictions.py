@@ -9,8 +9,10 @@ import pandas as pd
 import pyarrow as pa
 
 from src.errors import UserError, first_few
+from src.files.checksum import read_sealed
+from src.files.columns import PROBABILITIES
 from src.files.provenance import Provenance
-from src.files.tables import read_arrow, read_table, write_arrow
+from src.files.tables import checked_frame, read_arrow, table_metadata, write_arrow
 from src.labels import LABELS
 
 _FOLDS = "folds"  # the metadata key of a bag's folds
@@ -51,7 +53,7 @@ def write_predictions(
 def read_provenance(path: Path) -> Provenance | None:
     """The provenance of a prediction file; None where the file has none, is damaged, or does not exist."""
     try:
-        return _provenance(_metadata(path))
+        return _provenance(table_metadata(read_arrow(path, step="predict", foreign=True)))
     except UserError:
         return None
 
@@ -59,21 +61,15 @@ def read_provenance(path: Path) -> Provenance | None:
 def read_predictions(path: Path) -> Predictions:
     """Read a prediction file, whether this pipeline made it or not.
 
-    Raises UserError naming the file and the first few offending values where an id is repeated or a probability is
-    not finite or lies outside [0, 1].
+    Raises UserError as `read_table`, and naming the first few probabilities that are not finite or outside [0, 1].
     """
-    metadata = _metadata(path)
+    table = read_arrow(path, step="predict", foreign=True)
+    metadata = table_metadata(table)
     provenance = _provenance(metadata)
-    # a file by this pipeline has a checksum; without provenance it may be from elsewhere
-    frame = read_table(path, ("ID", *LABELS), step="predict", foreign=provenance is None and _FOLDS not in metadata)
-    ids = frame["ID"].astype(str).reset_index(drop=True)
-    try:
-        probabilities = frame[list(LABELS)].to_numpy(dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: probabilities must be numbers: {error}") from error
-    twice = ids[ids.duplicated()]
-    if len(twice):
-        raise UserError(f"{path}: {twice.nunique()} ids come more than once: {first_few(twice.unique())}")
+    if provenance is not None or _FOLDS in metadata:
+        read_sealed(path, step="predict")  # a file by this pipeline has a checksum; without provenance it may have none
+    frame = checked_frame(table, path, PROBABILITIES, step="predict")
+    ids, probabilities = frame["ID"], frame[list(LABELS)].to_numpy(dtype=np.float32)
     bad = ~np.isfinite(probabilities) | (probabilities < 0) | (probabilities > 1)
     if bad.any():
         rows, columns = np.nonzero(bad)
@@ -87,9 +83,3 @@ def _provenance(metadata: Mapping[str, str]) -> Provenance | None:
         return Provenance.from_record(metadata)
     except (KeyError, ValueError, TypeError):
         return None
-
-
-def _metadata(path: Path) -> Mapping[str, str]:
-    """The text metadata of a parquet file. Raises UserError like `read_arrow`."""
-    metadata = read_arrow(path, step="predict", foreign=True).schema.metadata or {}
-    return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in metadata.items()}

@@ -2,7 +2,7 @@
 /**
  * A viewer of the slices of one CT series, and of what a detector says about them.
  *
- * `new Viewer(root, series, read)` brings the elements of templates/series.html to life, which it finds by their data-part.
+ * `new Viewer(root, series, read)` brings the elements of templates/series.html to life; it finds them by their data-part.
  * Slices are int16 HU, packed as src/pages/codec.py says. They are decoded when they are looked at and windowed here;
  * of the decoded ones only some are kept.
  *
@@ -118,7 +118,7 @@ export class Viewer {
     this.any = series.slices.map((slice) => slice.probabilities[0]);
     this.highest = this.any.indexOf(Math.max(...this.any));
     this.peaks = suspicious(this.any, series.thresholds[0]);
-    this.index = this.wanted = this.highest;
+    this.index = this.wanted = 0; // the slice shown, and the one that will be
     this.level = 0;
     this.width = 1;
     this.mapOn = false;
@@ -132,11 +132,15 @@ export class Viewer {
     this.maps = new Kept(KEPT, async (i) => inflate(await read("map", i)));
     /** @type {Int16Array | null} */
     this.hu = null; // of the slice shown
+    /** @type {Uint8Array | null} */
+    this.map = null; // its maps, where they are on: label by label, 255 for 1
     this.presets = /** @type {HTMLButtonElement[]} */ ([...root.querySelectorAll("button[data-window]")]);
     this.fill();
     this.listen();
     this.usePreset(0);
-    this.go(this.highest);
+    // where the threshold is reached by none, the highest is chance
+    const reached = this.peaks.length || series.thresholds[0] === null;
+    this.go(reached ? this.highest : (series.slices.length - 1) / 2);
   }
 
   /** @param {string} name  @returns {any} the element of that data-part; null where the page has none */
@@ -153,7 +157,8 @@ export class Viewer {
       const above = threshold !== null && study >= threshold;
       cell(row, "study-value").textContent = inWords(study);
       // beside the study's: "0.97 ≥ 0.42"
-      cell(row, "threshold-value").textContent = threshold === null ? "none" : `${above ? "≥" : "<"} ${inWords(threshold)}`;
+      const sign = above ? "≥" : "<";
+      cell(row, "threshold-value").textContent = threshold === null ? "none" : `${sign} ${inWords(threshold)}`;
       row.classList.toggle("above", above);
       cell(row, "", ".bar .study").style.left = `${100 * study}%`;
       cell(row, "", ".bar .threshold").style.left = `${100 * (threshold ?? 0)}%`;
@@ -164,7 +169,7 @@ export class Viewer {
       const end = this.part(name).textContent;
       this.part(name).textContent = `${i + 1}${end && ` (${end})`}${z === null ? "" : `\n${millimetres(z)}`}`;
     }
-    for (const ramp of this.root.querySelectorAll("canvas[data-ramp]")) paintRamp(/** @type {HTMLCanvasElement} */ (ramp));
+    this.root.querySelectorAll("canvas").forEach((canvas) => canvas.dataset.ramp && paintRamp(canvas));
   }
 
   /** @returns {HTMLElement[]} of the table of probabilities */
@@ -175,16 +180,16 @@ export class Viewer {
   /** Show a slice, or the one nearest to it that there is. @param {number} index */
   async go(index) {
     const wanted = (this.wanted = clamp(0, Math.round(index), this.series.slices.length - 1));
-    let hu;
+    let hu, map;
     try {
-      hu = await this.pixels.get(wanted);
+      [hu, map] = await Promise.all([this.pixels.get(wanted), this.mapOn ? this.maps.get(wanted) : null]);
     } catch (error) {
       this.fail(`Slice ${wanted + 1} cannot be shown: ${error instanceof Error ? error.message : error}`);
       return;
     }
     if (wanted !== this.wanted) return; // another one was asked for meanwhile
     this.index = wanted;
-    this.hu = hu;
+    [this.hu, this.map] = [hu, map];
     this.part("failure").hidden = true;
     this.paint();
     for (let i = wanted - AHEAD; i <= wanted + AHEAD; i++) {
@@ -196,7 +201,10 @@ export class Viewer {
   fail(message) {
     const canvas = this.part("image");
     canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
-    this.hu = null;
+    [this.hu, this.map] = [null, null];
+    this.paintMap();
+    this.tellPointer();
+    this.part("position").textContent = "";
     this.part("failure").textContent = message;
     this.part("failure").hidden = false;
   }
@@ -243,14 +251,12 @@ export class Viewer {
     canvas.getContext("2d").putImageData(image, 0, 0);
   }
 
-  async paintMap() {
+  paintMap() {
     const canvas = this.part("map");
-    canvas.hidden = !this.mapOn;
     const { maps, labels } = this.series;
-    if (!this.mapOn || !maps) return;
-    const index = this.index;
-    const values = await this.maps.get(index);
-    if (index !== this.index || !this.mapOn) return;
+    const values = this.map;
+    canvas.hidden = !this.mapOn || !values;
+    if (canvas.hidden || !maps || !values) return;
     const label = Number(this.part("map-label").value);
     const opacity = Number(this.part("map-opacity").value);
     const n = values.length / labels.length;
@@ -262,13 +268,13 @@ export class Viewer {
     }
     const small = new OffscreenCanvas(maps.columns, maps.rows);
     small.getContext("2d")?.putImageData(image, 0, 0);
-    const { rows, columns } = this.series.slices[index];
+    const { rows, columns } = this.series.slices[this.index];
     [canvas.width, canvas.height] = [columns, rows]; // which clears it
     const side = Math.max(rows, columns); // the network's input is the slice, centred in a square
     const context = canvas.getContext("2d");
     context.imageSmoothingQuality = "high";
     context.drawImage(small, -((side - columns) >> 1), -((side - rows) >> 1), side, side);
-    this.root.dataset.map = `${index} ${label} ${opacity}`;
+    this.root.dataset.map = `${this.index} ${label} ${opacity}`;
   }
 
   paintStrip() {
@@ -307,8 +313,10 @@ export class Viewer {
     this.width = clamp(1, Math.round(width), 4096);
     const low = this.level - this.width / 2;
     for (let i = 0; i < 65536; i++) this.greys[i] = (255 * (i - 32768 - low)) / this.width; // rounds and clamps
-    const preset = this.presets.find((each) => each.dataset.level === `${this.level}` && each.dataset.width === `${this.width}`);
-    for (const each of this.presets) each.setAttribute("aria-pressed", String(each === preset));
+    for (const each of this.presets) {
+      const same = Number(each.dataset.level) === this.level && Number(each.dataset.width) === this.width;
+      each.setAttribute("aria-pressed", String(same));
+    }
     this.part("level").value = this.level;
     this.part("width").value = this.width;
     this.root.dataset.window = `${this.level} ${this.width}`;
@@ -319,8 +327,9 @@ export class Viewer {
   /** What lies between the HU and the eye: a picture of the page should say it. */
   tellWindow() {
     const preset = this.presets.find((each) => each.getAttribute("aria-pressed") === "true");
-    const map = this.mapOn ? `\nMap: ${this.series.labels[Number(this.part("map-label").value)]}` : "";
-    this.part("window").textContent = `${preset?.dataset.name ?? "Free"} window\nL ${this.level}  W ${this.width} HU${map}`;
+    const lines = [`${preset?.dataset.name ?? "Free"} window`, `L ${this.level}  W ${this.width} HU`];
+    if (this.mapOn) lines.push(`Map: ${this.series.labels[Number(this.part("map-label").value)]}`);
+    this.part("window").textContent = lines.join("\n");
   }
 
   /** @param {number} number from 0 */
@@ -335,7 +344,7 @@ export class Viewer {
     this.mapOn = on;
     this.part("map-on").checked = on;
     this.tellWindow();
-    this.paintMap();
+    this.go(this.wanted); // which reads the map
   }
 
   /** To the next suspicious slice, 1, or the one before, -1. @param {1 | -1} direction */
@@ -391,7 +400,7 @@ export class Viewer {
   listenStage() {
     const stage = this.part("stage");
     let turned = 0;
-    stage.addEventListener("wheel", (/** @type {WheelEvent} */ event) => {
+    const turn = (/** @type {WheelEvent} */ event) => {
       if (event.ctrlKey) return; // the browser's zoom
       event.preventDefault();
       const pixels = event.deltaMode === 0 ? event.deltaY : event.deltaY * NOTCH;
@@ -399,7 +408,8 @@ export class Viewer {
       if (Math.abs(turned) < NOTCH) return;
       this.go(this.wanted + Math.sign(turned));
       turned = 0;
-    }, { passive: false });
+    };
+    for (const name of ["stage", "strip"]) this.part(name).addEventListener("wheel", turn, { passive: false });
     /** @type {{x: number, y: number, level: number, width: number, index: number} | null} */
     let start = null;
     stage.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
@@ -497,7 +507,11 @@ function embedded(root) {
   return async (kind, index) => {
     const text = root.querySelector(`script[data-${kind}="${index}"]`)?.textContent;
     if (!text) throw new Error("it is not in the page");
-    return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const letters = atob(text);
+    const bytes = new Uint8Array(letters.length);
+    // Uint8Array.from takes seven times as long
+    for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
+    return bytes;
   };
 }
 

@@ -14,10 +14,12 @@ import numpy as np
 import pandas as pd
 
 from src.arguments import Parser
+from src.dicom import REASONS
 from src.errors import UserError, first_few, run_command
 from src.files.atomic import replacing
 from src.files.layout import Layout
-from src.files.tables import read_csv, read_table
+from src.files.rejected import read_rejected
+from src.files.tables import read_table
 from src.labels import LABELS, SUBTYPES
 from src.preprocess.dicom_to_dataframe import SET_APART
 from src.preprocess.make_folds import MIN_BRAIN_FRACTION
@@ -170,7 +172,7 @@ def read_audited_split(layout: Layout, name: str) -> AuditedSplit:
             raise UserError(
                 f"{layout.folds} lacks {len(lacking)} stored slices, {first_few(lacking)}", step="preprocess"
             )
-    return AuditedSplit(slices, read_csv(layout.store(name) / "rejected.csv", ("ID", "reason"), dtype={"ID": "str"}))
+    return AuditedSplit(slices, read_rejected(layout.store(name), REASONS))
 
 
 def _in_several(slices: pd.DataFrame, what: str, where: str) -> dict[str, Any]:

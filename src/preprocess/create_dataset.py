@@ -24,7 +24,7 @@ from src.dicom import REASONS, UnreadableDicom, clipped_hounsfield_of, parse_sto
 from src.dicom.archive import ArchiveMember
 from src.dicom.sources import SOURCE_COLUMNS, Source, locations_of, require_folder, source_path, sources_of, state_of
 from src.errors import NotEnoughDisk, UserError, advising, first_few, run_command
-from src.files.atomic import held_by_one_run, replacing, sweep_partials
+from src.files.atomic import held_by_one_run, sweep_partials
 from src.files.image_store import (
     BYTES_PER_PIXEL,
     INDEX_COLUMNS,
@@ -39,7 +39,8 @@ from src.files.image_store import (
     series_files,
     write_series,
 )
-from src.files.tables import read_csv, read_table, write_table
+from src.files.rejected import Rejected, read_rejected, rejected_file, write_rejected
+from src.files.tables import read_table, write_table
 from src.preprocess.engine import add_engine_arguments, engine_arguments, run_tasks
 
 _log = logging.getLogger(__name__)
@@ -56,15 +57,6 @@ class TooManyRejected(UserError):  # noqa: N818 - it names the state of the inpu
 
 class DamagedStore(UserError):  # noqa: N818 - it names the state of the store
     """A store whose files are not as they were written."""
-
-
-class Rejected(NamedTuple):
-    """A slice that is not in the store, and the reason."""
-
-    ID: str
-    path: str
-    reason: str
-    message: str
 
 
 class SeriesTask(NamedTuple):
@@ -116,10 +108,8 @@ def create_dataset(table: pd.DataFrame, folder: Path, **engine: Any) -> tuple[pd
                 f"{folder} lacks {len(lost)} files that workers wrote, {first_few(sorted(lost))}: on another disk?"
             )
         rejected_table = pd.DataFrame(rejected, columns=list(Rejected._fields))
-        with replacing(folder / "rejected.csv") as temporary:
-            rejected_table.to_csv(temporary, index=False)
         index_table = _index_table(index)
-        write_table(index_table, folder / "index.parquet")
+        write_table(index_table, folder / "index.parquet", write_rejected(folder, rejected_table))
     return index_table, rejected_table
 
 
@@ -196,9 +186,12 @@ def verify(folder: Path, **engine: Any) -> int:
         index.sort_values(["file", "position"], ignore_index=True)
     ):
         raise DamagedStore(f"{folder / 'index.parquet'} is not the index of the files beside it")
-    rejected = read_csv(folder / "rejected.csv", Rejected._fields, dtype={"ID": "str"})
-    if not set(rejected["reason"]) <= set(REASONS) or set(rejected["ID"]) & set(index["ID"]):
-        raise DamagedStore(f"{folder / 'rejected.csv'} is not what was written")
+    try:
+        rejected = read_rejected(folder, REASONS)
+    except UserError as error:
+        raise DamagedStore(str(error)) from error
+    if set(rejected["ID"]) & set(index["ID"]):
+        raise DamagedStore(f"{rejected_file(folder)} has slices that are in the store")
     return len(files)
 
 

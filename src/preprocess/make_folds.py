@@ -10,7 +10,8 @@ from scipy.sparse.csgraph import connected_components
 
 from src.arguments import Parser, natural
 from src.errors import UserError, first_few, run_command
-from src.files.tables import read_csv, read_table, write_table
+from src.files.rejected import read_rejected
+from src.files.tables import read_table, write_table
 from src.labels import LABELS
 
 # A slice with less brain than this is mostly air, where equal pixels do not mean the same head.
@@ -123,7 +124,7 @@ def main() -> None:
         raise UserError(f"--folds {args.folds}: expected at least 2")
     table = read_table(args.table, ("ID", "PatientID", *LABELS), step="preprocess")
     index = read_table(args.store / "index.parquet", ("ID", "pixel_hash", "brain_share"), step="preprocess")
-    rejected = read_csv(args.store / "rejected.csv", ("ID",), dtype={"ID": "str"})
+    rejected = read_rejected(args.store)
     differing = pd.Index(table["ID"]).symmetric_difference(pd.Index([*index["ID"], *rejected["ID"]]))
     if len(differing):
         raise UserError(

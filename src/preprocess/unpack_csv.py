@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from src.arguments import Parser
-from src.dicom.archive import extract
+from src.dicom.archive import extract, find_members
 from src.errors import UserError, run_command
 from src.files.atomic import replacing
+from src.files.tables import MOST_CSV_BYTES
 
 NAMES = tuple(f"stage_{stage}_{name}.csv" for stage in (2, 1) for name in ("train", "sample_submission"))
 
@@ -23,14 +24,18 @@ def main() -> None:
     args = parser.parse_args()
     if not args.archive.is_file():
         raise UserError(f"{args.archive} is missing; expected Kaggle's zip")
-    found = extract(args.archive, list(NAMES))
-    if not found:
+    members = [each for each in find_members(args.archive, list(NAMES)) if each is not None]
+    if not members:
         raise UserError(f"{args.archive} holds none of {', '.join(NAMES)}; is it this competition's?")
-    lacking = {name: contents for name, contents in found.items() if not (args.output / name).exists()}
-    for name, contents in lacking.items():
+    inflated = sum(each.size for each in members)
+    if inflated > MOST_CSV_BYTES:
+        raise UserError(f"{args.archive}: its CSV files inflate to {inflated} bytes; expected {MOST_CSV_BYTES} at most")
+    lacking = [name for name in NAMES if not (args.output / name).exists()]
+    unpacked = extract(args.archive, lacking)
+    for name, contents in unpacked.items():
         with replacing(args.output / name) as temporary:
             temporary.write_bytes(contents)
-    print(f"{args.output}: {', '.join(lacking) or 'nothing new'} from {args.archive.name}")
+    print(f"{args.output}: {', '.join(unpacked) or 'nothing new'} from {args.archive.name}")
 
 
 if __name__ == "__main__":

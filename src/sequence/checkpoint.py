@@ -6,7 +6,7 @@ from typing import Any
 from src.config import Config, SequenceConfig
 from src.files.run import sequence_name
 from src.sequence.series import EmbeddedSlices
-from src.train.checkpoint import CheckpointMetadata
+from src.train.checkpoint import CheckpointMetadata, settings_hash
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class SequenceMetadata(CheckpointMetadata):
             classifier_epoch=provenance.epoch,
             classifier_checkpoint=provenance.checkpoint,
             components=provenance.components,
+            settings=settings_hash(config),
         )
 
 

@@ -1,12 +1,11 @@
 """Principal components of embeddings, which take a tenth of the disk space."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from src.errors import UserError
-from src.files.atomic import replacing
+from src.files.arrays import read_arrays, write_arrays
 
 
 class TooManyComponents(UserError):  # noqa: N818 - it names what was asked for
@@ -41,14 +40,16 @@ def fit_components(embeddings: np.ndarray, count: int) -> PrincipalComponents:
 
 def write_components(path: Path, components: PrincipalComponents, key: str) -> None:
     """Write components, atomically. key: identifies what they depend on."""
-    with replacing(path) as temporary:
-        np.savez(temporary, key=np.array(key), mean=components.mean, axes=components.axes)
+    # by rows, whatever the memory order that they were fitted in
+    arrays = {"key": np.array(key), "mean": components.mean, "axes": np.ascontiguousarray(components.axes)}
+    write_arrays(path, arrays)
 
 
 def read_components(path: Path, key: str) -> PrincipalComponents | None:
     """Read components; None where the file is missing, damaged or has another key."""
     try:
-        with np.load(path, allow_pickle=False) as saved:  # a zip file, so its checksums are verified
-            return PrincipalComponents(saved["mean"], saved["axes"]) if str(saved["key"]) == key else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        saved = read_arrays(path, {"key": ("text", 0), "mean": ("float", 1), "axes": ("float", 2)})
+    except UserError:
         return None
+    mean, axes = saved["mean"], saved["axes"]
+    return PrincipalComponents(mean, axes) if str(saved["key"]) == key and axes.shape[1:] == mean.shape else None

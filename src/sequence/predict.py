@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -41,7 +42,8 @@ def predict(
     checkpoint = folder.checkpoint(config.epochs)
     training = read_embedded_slices(classifier, fold, epoch, layout, "train")
     metadata = read_metadata(checkpoint, SequenceMetadata, step="sequence")
-    if metadata != SequenceMetadata.of(config, training, config.epochs):
+    expected = SequenceMetadata.of(config, training, config.epochs)
+    if metadata != replace(expected, settings=metadata.settings):  # which prediction may change
         raise UserError(
             f"{checkpoint} was trained with another conf or on other embeddings than those of {classifier.name} fold "
             f"{fold} epoch {epoch}; delete {folder.path}",

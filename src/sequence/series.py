@@ -258,7 +258,9 @@ def predict_series(
     for batch in progress(loader, desc=desc, unit="batch", shown=accelerator.is_main_process):
         predicted = batch_logits(network, batch).float().sigmoid()
         if not predicted.isfinite().all():
-            raise UserError("some predictions are not finite: the network has diverged; train it with a lower lr")
+            raise UserError(
+                f"{desc}: some predictions are not finite; the network has diverged: train it with a lower lr"
+            )
         found.append((batch["index"].cpu().numpy(), predicted.cpu().numpy()))
     # a last batch is filled up for all processes with series that come twice, and get the same predictions
     for index, values in gather_object(found):

@@ -5,11 +5,11 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import src
 from src.detector import Detector
@@ -80,7 +80,7 @@ class Reader:
             "files": files.hexdigest(),
             "prevalence": self.prevalence,
             "maps": self.maps,
-            "torch": str(torch.__version__),
+            "torch": version("torch"),
             **({"dicom": DICOM_FORMAT, "version": src.__version__} if self.dicom else {}),
         }
 

@@ -1,8 +1,9 @@
 """Checkpoints: the weights after an epoch, as safetensors that say what they are."""
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
+from src.config import TrainingConf
+from src.documents import parse_json
 from src.errors import UserError, first_few
 from src.files.checksum import UNSEALED, read_sealed, write_sealed
 
@@ -26,6 +29,17 @@ class CheckpointMetadata:
     fold: int
     epoch: int
     data_fingerprint: str  # of what it was trained on
+    settings: str = field(default="", kw_only=True)  # `settings_hash` of the conf; none in files of earlier versions
+
+
+# Keys of a conf that weights do not depend on: a half-trained fold may go on with others.
+HARMLESS_KEYS = {"workers", "save_steps", "tta"}
+
+
+def settings_hash(config: TrainingConf) -> str:
+    """A hash of the keys of a conf that weights depend on."""
+    values = config.model_dump(mode="json", exclude=HARMLESS_KEYS)
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 _Metadata = TypeVar("_Metadata", bound=CheckpointMetadata)
@@ -74,8 +88,8 @@ def _read(path: Path, step: str) -> bytes:
 def _record(data: bytes, path: Path) -> dict[str, Any]:
     """What a checkpoint records, from its bytes: a safetensors file begins with the length of its JSON header."""
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        record: dict[str, Any] = json.loads(header["__metadata__"]["about"])
+        header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        record: dict[str, Any] = parse_json(header["__metadata__"]["about"])
         del record["checksum"]
         return record | {"trained_on": record["trained_on"]}
     except (KeyError, TypeError, ValueError) as error:

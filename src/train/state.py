@@ -14,10 +14,7 @@ from src.config import TrainingConf, changed_keys
 from src.errors import UserError, first_few
 from src.files.checksum import read_sealed, write_sealed
 from src.files.layout import FoldFolder
-from src.train.checkpoint import read_data_fingerprint
-
-# Keys that may change in a half-trained fold, because they affect its speed or prediction, but not the weights.
-_HARMLESS_KEYS = {"workers", "save_steps", "tta"}
+from src.train.checkpoint import HARMLESS_KEYS, read_data_fingerprint
 
 
 @dataclass
@@ -64,6 +61,7 @@ class TrainingState:
     data_fingerprint: str  # of the training data
     position: Position = field(default_factory=Position)
     metrics: list[dict[str, Any]] = field(default_factory=list)  # a row per finished epoch
+    versions: str = ""  # the seal that `note_versions` returned
 
     @property
     def eval_network(self) -> nn.Module:
@@ -83,6 +81,7 @@ class TrainingState:
             "position": vars(self.position),
             "metrics": self.metrics,
             "trained_on": self.data_fingerprint,
+            "versions": self.versions,
         }
         buffer = io.BytesIO()
         torch.save(saved, buffer)
@@ -99,6 +98,7 @@ class TrainingState:
             self._scaler.load_state_dict(saved["scaler"])
         self.position = Position(**saved["position"])
         self.metrics = saved["metrics"]
+        self.versions = str(saved.get("versions", ""))  # none in files of earlier versions
 
     @property
     def _scaler(self) -> Any:
@@ -142,7 +142,7 @@ def find_resume_point(config: TrainingConf, folder: FoldFolder, data_fingerprint
         return ResumePoint(False, None)
     remedy = f"delete {folder.path} to train anew"
     if folder.conf.is_file():
-        changed = set(changed_keys(config, folder.conf.read_text(encoding="utf-8"))) - _HARMLESS_KEYS
+        changed = set(changed_keys(config, folder.conf, advice=f"; {remedy}")) - HARMLESS_KEYS
         if changed:
             raise UserError(
                 f"{folder.path} was begun with another {', '.join(sorted(changed))} ({folder.conf} says which); "

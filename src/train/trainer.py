@@ -186,7 +186,8 @@ class _Training:
             with replacing(self.folder.conf) as temporary:
                 temporary.write_text(dump_config(config), encoding="utf-8")
             since = f"epoch {state.position.epoch}, step {state.position.step}"
-            note_versions(self.folder.versions, since, self.accelerator.num_processes)
+            processes = self.accelerator.num_processes
+            state.versions = note_versions(self.folder.versions, since, processes, state.versions)
 
     def _train(self, curves: TensorBoard, desc: str) -> None:
         """Train for the rest of an epoch."""

@@ -8,21 +8,51 @@ from typing import Any
 
 import torch
 import yaml
+from xxhash import xxh3_64_hexdigest
 
+from src.documents import parse_yaml, read_text
+from src.errors import UserError
 from src.files.atomic import replacing
 
+_ENTRY = "- since: "  # what the text of an entry begins with
 
-def note_versions(path: Path, since: str, processes: int) -> None:
-    """Append to a file what the training runs on from now on, unless the last entry is the same.
 
-    since: the point in the training from which it applies; an interrupted fold may be resumed elsewhere.
+def note_versions(path: Path, since: str, processes: int, seal: str = "") -> str:
+    """Append to a file what the training runs on from now on, unless the last entry is the same; return its new seal.
+
+    since: the point in the training from which it applies; an interrupted fold may be resumed elsewhere. seal: that an
+    earlier call returned, of what the file began with then; empty where there is none. Raises UserError for a file that
+    is no such list, or that has changed since.
     """
-    noted: list[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else []
+    advice = f"; delete {path}, which only says what the training ran on"
+    noted = read_text(path, advice=advice) if path.is_file() else ""
+    length, _, digest = seal.partition(":")
+    if noted and seal and seal_of(noted.encode()[: int(length)].decode(errors="replace")) != seal:
+        raise UserError(f"{path} is damaged: it does not have the checksum {digest} any more{advice}")
     now = {"processes": processes, **versions()}
-    if noted and {key: value for key, value in noted[-1].items() if key != "since"} == now:
-        return
-    with replacing(path) as temporary:
-        temporary.write_text(yaml.safe_dump([*noted, {"since": since, **now}], sort_keys=False), encoding="utf-8")
+    if _last_entry(noted, path, advice) != now:
+        noted += yaml.safe_dump([{"since": since, **now}], sort_keys=False)
+        with replacing(path) as temporary:
+            temporary.write_text(noted, encoding="utf-8")
+    return seal_of(noted)
+
+
+def seal_of(text: str) -> str:
+    """The length of a text in bytes and a hash of it, by which a longer one can be told to begin with it."""
+    data = text.encode()
+    return f"{len(data)}:{xxh3_64_hexdigest(data)}"
+
+
+def _last_entry(noted: str, path: Path, advice: str) -> dict[str, Any] | None:
+    """What the last entry says, but for `since`; None where there is none. Raises UserError where it is no entry."""
+    if not noted:
+        return None
+    at = noted.rfind(f"\n{_ENTRY}") + 1  # the entries before are left as they are
+    entries = parse_yaml(noted[at:], str(path), advice=advice)
+    if not (noted.startswith(_ENTRY) and noted.endswith("\n") and isinstance(entries, list) and len(entries) == 1):
+        raise UserError(f"{path}: expected a list of what the training ran on, each entry with `since`{advice}")
+    entry = entries[0]
+    return {key: value for key, value in entry.items() if key != "since"} if isinstance(entry, dict) else {}
 
 
 def versions() -> dict[str, Any]:

@@ -59,3 +59,6 @@ def test_a_diverged_network_is_named() -> None:
         network.linear.weight.fill_(float("nan"))
     with pytest.raises(UserError, match="not finite"):
         predict_slices(make_accelerator("none"), network, _batches(shuffle=True), 10, "")
+    accelerator, names = make_accelerator("none"), ["sound", "diverged"]
+    with pytest.raises(UserError, match=r"^diverged: some predictions are not finite"):
+        list(predict_batches(accelerator, [Tiny(), network], _batches(), "", n_slices=10, names=names))

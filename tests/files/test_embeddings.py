@@ -96,6 +96,18 @@ def test_damage_is_named(tmp_path: Path) -> None:
     assert EmbeddingWriter(path, PROVENANCE, N, D).done == 0
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("which", ["logits", "embedding"])
+def test_values_that_are_not_finite_are_named(tmp_path: Path, which: str, value: float) -> None:
+    path = tmp_path / "e.npy"
+    writer = EmbeddingWriter(path, PROVENANCE, N, D)
+    writer.open_at(0)
+    wrong = {"logits": LOGITS.copy(), "embedding": EMBEDDINGS.copy()}
+    wrong[which][1, 2] = value
+    with pytest.raises(UserError, match=r"e.npy: some logits or embeddings are not finite"):
+        writer.add(wrong["logits"], wrong["embedding"])
+
+
 def test_what_float16_cannot_hold_is_refused(tmp_path: Path) -> None:
     writer = EmbeddingWriter(tmp_path / "e.npy", PROVENANCE, N, D)
     writer.open_at(0)
@@ -122,7 +134,7 @@ def test_a_changed_byte_anywhere_is_noticed_and_made_anew(tmp_path: Path) -> Non
         path.write_bytes(whole)
     for at in range(0, len(note), 3):
         _flipped(path.with_suffix(".json"), at)
-        with pytest.raises(UserError, match=r"e.npy is missing"):
+        with pytest.raises(UserError, match=r"e.json, the note beside .*e.npy, is missing or damaged"):
             Embeddings(path)
         assert EmbeddingWriter(path, PROVENANCE, N, D).done == 0
         path.with_suffix(".json").write_bytes(note)

@@ -16,10 +16,10 @@ FOLDS = pd.DataFrame({"ID": ["ID_a", "ID_b", "ID_c"], "PatientID": ["p", "p", "q
     ("changed", "words"),
     [
         ({"fold": [0, 1, 1]}, "splits 1 patients, p: .* delete it"),
-        ({"ID": ["ID_a", "ID_a", "ID_c"]}, "has 1 slices twice: ID_a"),
-        ({"fold": [0.0, np.nan, 1.0]}, "empty values"),
+        ({"ID": ["ID_a", "ID_a", "ID_c"]}, "column ID: 1 values come more than once: ID_a"),
+        ({"fold": [0.0, np.nan, 1.0]}, "column fold: expected whole numbers, found double"),
         ({"PatientID": ["p", None, "q"]}, "empty values"),
-        ({"fold": [0, 0, -1]}, "0 and above"),
+        ({"fold": [0, 0, -1]}, "column fold: 1 values, -1; expected 0 to 127"),
         ({"fold": [[0], [0], [1]]}, "whole numbers"),
         ({"fold": ["0", "0", "1"]}, "whole numbers"),
     ],

@@ -122,6 +122,23 @@ def test_every_flipped_byte_is_found(tmp_path: Path) -> None:
     assert read_series_rows(path) == written
 
 
+def test_a_flipped_bit_in_a_header_gives_the_slice_or_its_name(tmp_path: Path) -> None:
+    """Some of these bits claim slices of terabytes."""
+    store, path = _store(tmp_path), tmp_path / "s.b2nd"
+    whole = path.read_bytes()
+    for at in range(60, 240):
+        for bit in (0, 3, 7):
+            changed = bytearray(whole)
+            changed[at] ^= 1 << bit
+            path.write_bytes(changed)
+            try:
+                found = store.hounsfield("ID_1")
+            except UserError as error:
+                assert "s.b2nd is damaged" in str(error)  # noqa: PT017 - either is right
+            else:
+                np.testing.assert_array_equal(found, _pixels()[1])
+
+
 def test_a_damaged_slice_is_never_handed_out(tmp_path: Path) -> None:
     store, path = _store(tmp_path), tmp_path / "s.b2nd"
     whole = path.read_bytes()

@@ -47,10 +47,10 @@ def test_what_is_no_probability_is_named(tmp_path: Path, value: float, expected:
 def test_repeated_ids_and_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "p.parquet"
     write_predictions(path, pd.Series(["ID_0", "ID_0"]), np.full((2, 6), 0.5), PROVENANCE)
-    with pytest.raises(UserError, match="1 ids come more than once: ID_0"):
+    with pytest.raises(UserError, match="column ID: 1 values come more than once: ID_0"):
         read_predictions(path)
     pd.DataFrame({"ID": ["ID_0"], **{label: ["x"] for label in LABELS}}).to_parquet(path)
-    with pytest.raises(UserError, match="probabilities must be numbers"):
+    with pytest.raises(UserError, match="column any: expected numbers, found large_string"):
         read_predictions(path)
 
 

@@ -14,14 +14,16 @@ from src.files.tables import write_table
 
 
 def test_positions_are_found_by_id(tmp_path: Path) -> None:
-    table = pd.DataFrame({"ID": ["a", "b", "c"], "SeriesInstanceUID": ["x", "y", "x"], "z": [1.0, 2.0, np.nan]})
+    table = pd.DataFrame(
+        {"ID": ["ID_a", "ID_b", "ID_c"], "SeriesInstanceUID": ["x", "y", "x"], "z": [1.0, 2.0, np.nan]}
+    )
     write_table(table, tmp_path / "t.parquet")
-    positions = read_slice_positions(tmp_path / "t.parquet", pd.Index(["c", "a"]))
-    other = read_slice_positions(tmp_path / "t.parquet", pd.Index(["b"]))
+    positions = read_slice_positions(tmp_path / "t.parquet", pd.Index(["ID_c", "ID_a"]))
+    other = read_slice_positions(tmp_path / "t.parquet", pd.Index(["ID_b"]))
     assert positions.series[0] == positions.series[1] != other.series[0]
     np.testing.assert_array_equal(positions.z, [np.nan, 1])
-    with pytest.raises(UserError, match=r"t.parquet lacks 1 slices: d") as lacking:
-        read_slice_positions(tmp_path / "t.parquet", pd.Index(["d", "a"]))
+    with pytest.raises(UserError, match=r"t.parquet lacks 1 slices: ID_d") as lacking:
+        read_slice_positions(tmp_path / "t.parquet", pd.Index(["ID_d", "ID_a"]))
     assert lacking.value.step == "preprocess"
 
 

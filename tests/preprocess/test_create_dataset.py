@@ -294,7 +294,7 @@ def test_what_was_rejected_is_verified_too(tmp_path: Path, table: pd.DataFrame) 
     create_dataset(table, tmp_path, engine="serial")
     rejected = tmp_path / "rejected.csv"
     rejected.write_text(rejected.read_text().replace("truncated", "truncatad"))
-    with pytest.raises(UserError, match=r"rejected.csv is not what was written"):
+    with pytest.raises(UserError, match=r"rejected.csv, column reason: truncatad; expected one of missing_file"):
         verify(tmp_path, engine="serial")
     rejected.unlink()
     with pytest.raises(UserError, match=r"rejected.csv is missing"):

@@ -109,7 +109,7 @@ def enhanced(files: Sequence[Path], to: Path) -> Path:
         *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "ConvolutionKernel"),
         *("RescaleIntercept", "RescaleSlope", "RescaleType"),
     ):
-        del whole[keyword]
+        whole.pop(keyword, None)
     compressed = whole.file_meta.TransferSyntaxUID.is_encapsulated
     pixels = [next(pydicom.encaps.generate_frames(each.PixelData)) if compressed else each.PixelData for each in slices]
     whole.PixelData = encapsulate(pixels) if compressed else b"".join(pixels)
@@ -123,7 +123,8 @@ def enhanced(files: Sequence[Path], to: Path) -> Path:
 def _part(dataset: Dataset, *keywords: str) -> Dataset:
     part = Dataset()
     for keyword in keywords:
-        part[keyword] = dataset[keyword]
+        if keyword in dataset:
+            part[keyword] = dataset[keyword]
     return part
 
 

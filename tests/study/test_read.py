@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless
 
 from benchmarks.decoder import compress
@@ -32,10 +33,14 @@ def _deflated(path: Path, to: Path) -> None:
 
 
 def _big_endian(path: Path, to: Path) -> None:
-    dataset = pydicom.dcmread(path)
-    dataset.PixelData = np.frombuffer(dataset.PixelData, "<i2").astype(">i2").tobytes()
+    read, dataset = pydicom.dcmread(path), Dataset()  # a new one: pydicom changes no data set's byte order
+    for element in read:
+        dataset.add_new(element.tag, element.VR, element.value)
+    dataset.PixelData = np.frombuffer(read.PixelData, "<i2").astype(">i2").tobytes()
+    dataset["PixelData"].VR = "OW"
+    dataset.file_meta = read.file_meta
     dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
-    dataset.save_as(to, implicit_vr=False, little_endian=False)
+    dataset.save_as(to, enforce_file_format=True)
 
 
 def _monochrome1(path: Path, to: Path) -> None:
