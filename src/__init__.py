@@ -31,6 +31,8 @@ import os
 import signal
 import sys
 
+__version__ = "0.1.0"  # recorded in results; a test compares it with the changelog's
+
 # Threads of OpenMP spin while they wait for work, by default so long that processes that share cores starve each other.
 # libgomp reads the variable once, when torch is imported, so it is set here, before anything can import torch; child
 # processes (ranks, loaders, workers) inherit it. A user who sets either variable decides. docs/benchmarks.md: figures.

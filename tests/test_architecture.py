@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import src
 from src.dicom import REASONS
 
 TOOLS = Path(sys.executable).parent
@@ -117,6 +118,9 @@ def test_the_library_neither_prints_nor_names_scripts(repository: Path) -> None:
         "_require_any",
         "_show_choices",
         "_show_results",
+        "_show_missing_objects",
+        "_server",
+        "_send",
         "in_one_line",
         "emit",
         "display",
@@ -137,6 +141,7 @@ def test_the_library_neither_prints_nor_names_scripts(repository: Path) -> None:
 def test_the_version_is_the_changelogs(repository: Path) -> None:
     version = re.findall(r"^## \[(\d[\d.]*)\]", (repository / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[0]
     assert f'\nversion = "{version}"\n' in (repository / "pyproject.toml").read_text()
+    assert src.__version__ == version
     citation = yaml.safe_load((repository / "CITATION.cff").read_text())
     assert (citation["version"], citation["license"]) == (version, "MIT")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+import src
 from src.ct.geometry import sides_of
 from src.detector import Detector
 from src.detector.folder import DESCRIPTION
@@ -20,6 +21,7 @@ from src.files.checksum import file_sha256
 from src.pages.series import SeriesView, series_page
 from src.progress import progress
 from src.study.choose import TYPICAL_GAP_MM, Choice
+from src.study.dicom_results import DICOM_FORMAT, NoDicomResults, dicom_results
 from src.study.find import Found, Scan
 from src.study.judge import judge
 from src.study.read import ReadScan, read_scan
@@ -39,20 +41,27 @@ NO_MAPS_NOTE = "There are no class activation maps: they were not asked for, or 
 class Reader:
     """A detector with all that its answers depend on. sha256: of its description; prevalence: of any bleed, or None.
 
-    maps: whether pages show class activation maps.
+    maps: whether there are class activation maps; dicom: whether there are results as DICOM objects.
     """
 
     detector: Detector
     sha256: str
     prevalence: float | None = None
     maps: bool = True
+    dicom: bool = False
 
     @classmethod
     def load(
-        cls, folder: Path, *, device: str | None = None, prevalence: float | None = None, maps: bool = True
+        cls,
+        folder: Path,
+        *,
+        device: str | None = None,
+        prevalence: float | None = None,
+        maps: bool = True,
+        dicom: bool = False,
     ) -> "Reader":
         """Load a detector's folder. Raises UserError like `Detector.load`."""
-        return cls(Detector.load(folder, device=device), file_sha256(folder / DESCRIPTION), prevalence, maps)
+        return cls(Detector.load(folder, device=device), file_sha256(folder / DESCRIPTION), prevalence, maps, dicom)
 
     @property
     def gap_mm(self) -> float:
@@ -73,6 +82,7 @@ class Reader:
             "prevalence": self.prevalence,
             "maps": self.maps,
             "torch": version("torch"),
+            **({"dicom": DICOM_FORMAT, "version": src.__version__} if self.dicom else {}),
         }
 
     def answer(self, read: ReadScan) -> Result | str:
@@ -89,10 +99,13 @@ class Reader:
         probabilities = self.detector(read.series)
         return Result(read, probabilities, self.detector.study_level(probabilities), warnings)
 
-    def page(self, result: Result) -> str:
+    def activation_maps(self, result: Result) -> np.ndarray | None:
+        """The class activation maps of a result's slices, (S, 6, size, size); None where there are none."""
+        return self.detector.activation_maps(result.read.series) if self.maps else None
+
+    def page(self, result: Result, maps: np.ndarray | None) -> str:
         """The page of a result."""
         scan = result.read.scan
-        maps = self.detector.activation_maps(result.read.series) if self.maps else None
         points = self.detector.operating_points.get("study", {}).get("youden", {})
         return series_page(
             SeriesView(
@@ -150,14 +163,30 @@ def _answer(reader: Reader, scan: Scan, read: ReadScan, folder: Path) -> Row:
         if isinstance(result, str):
             return _row(scan, "refused", result)
         summary = summary_of(result, reader.detector.description, reader.prevalence, reader.provenance(scan))
-        page = reader.page(result)
+        maps = reader.activation_maps(result)
+        page = reader.page(result, maps)
+        objects = _dicom_results(reader, result, summary, maps) if reader.dicom else {}
     except (OSError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - of this scan alone
         _log.warning("series %s failed: %s", scan.name, shortened(error))
         return _row(scan, "failed", f"{type(error).__name__}: {shortened(error)}")
-    write_result(folder, result, summary, page)
+    write_result(folder, result, summary, page, objects)
     return _row(scan, "read", "", summary, folder)
+
+
+def _dicom_results(
+    reader: Reader, result: Result, summary: dict[str, Any], maps: np.ndarray | None
+) -> dict[str, bytes]:
+    """The DICOM objects of a result by their paths; the summary gets their names, or why there are none."""
+    objects: dict[str, bytes] = {}
+    why = ""
+    try:
+        objects = dicom_results(result, summary, maps, reader.sha256)
+    except NoDicomResults as error:
+        why = shortened(error)
+    summary["dicom"] = {"files": sorted(objects), "why": why}
+    return objects
 
 
 def _row(

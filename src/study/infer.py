@@ -1,5 +1,6 @@
 """Read new studies with a detector: files, folders and zips of DICOM in; probabilities, pages and a work list out."""
 
+import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ from src.preprocess.engine import add_engine_arguments, engine_arguments
 from src.study.answer import Reader, answer_all, rows_of_others
 from src.study.choose import Choice, choose
 from src.study.find import Found, find_studies
-from src.study.results import worklist
+from src.study.results import Row, worklist
+from src.study.send import CALLING_TITLE, Server, due_objects, send, server_address
 
 
 def main() -> None:
@@ -34,12 +36,16 @@ def main() -> None:
         "--prevalence", type=fraction, help="of bleeds where the studies come from, for predictive values"
     )
     parser.add_argument("--no-maps", action="store_true", help="pages without class activation maps, which is faster")
+    _add_dicom_arguments(parser)
     parser.add_argument("--device", help="cpu or cuda (default: a GPU where there is one)")
     parser.add_root()
     add_engine_arguments(parser)
     args = parser.parse_args()
+    server = _server(args)
     folder = args.detector or Layout(args.root).detector
-    reader = Reader.load(folder, device=args.device, prevalence=args.prevalence, maps=not args.no_maps)
+    reader = Reader.load(
+        folder, device=args.device, prevalence=args.prevalence, maps=not args.no_maps, dicom=args.dicom
+    )
     found = find_studies(args.paths, **engine_arguments(args))
     _require_any(found, args.series)
     choices = [
@@ -57,8 +63,55 @@ def main() -> None:
         with replacing(args.output / "passed_over.csv") as temporary:
             pd.DataFrame(found.passed_over, columns=PassedOver._fields).to_csv(temporary, index=False)
     _show_results(table, args.output, time.monotonic() - began)
+    _show_missing_objects(rows)
     if not (table["status"] == "read").any():
         raise UserError(f"no series was read; {args.output / 'worklist.csv'} says why")
+    if server:
+        _send(rows, args.output, server, again=args.resend)
+
+
+def _add_dicom_arguments(parser: Parser) -> None:
+    parser.add_argument("--dicom", action="store_true", help="results as DICOM too: a report and key images")
+    parser.add_argument("--send", type=server_address, metavar="HOST:PORT", help="store them on a DICOM server")
+    parser.add_argument("--aet", metavar="TITLE", help="the server's AE title")
+    parser.add_argument("--calling-aet", metavar="TITLE", help=f"AE title to send as (default {CALLING_TITLE})")
+    parser.add_argument("--resend", action="store_true", help="send also what the server has stored before")
+
+
+def _server(args: argparse.Namespace) -> Server | None:
+    """The server that the arguments name, or None. Raises UserError where they do not fit together."""
+    if not args.send:
+        for name, given in (("--aet", args.aet), ("--calling-aet", args.calling_aet), ("--resend", args.resend)):
+            if given:
+                raise UserError(f"{name} without --send: expected --send HOST:PORT too")
+        return None
+    if not args.dicom or not args.aet:
+        missing = "--aet TITLE, the server's AE title," if args.dicom else "--dicom"
+        raise UserError(f"--send needs {missing} too")
+    host, port = args.send
+    return Server(host, port, args.aet, args.calling_aet or CALLING_TITLE)
+
+
+def _send(rows: Sequence[Row], output: Path, server: Server, *, again: bool) -> None:
+    """Send the DICOM results, with a line for each. Raises UserError where the server has not stored all."""
+    files = due_objects(rows, output, server, again=again)
+    if not files:
+        print(f"{server}: nothing to send that it has not stored")
+        return
+    failed = 0
+    for sent in send(server, files, output):
+        failed += not sent.stored
+        print(f"{sent.path.relative_to(output)}: {sent.answer}", flush=True)
+    print(f"{server}: {len(files) - failed} of {len(files)} objects stored", flush=True)
+    if failed:
+        raise UserError(f"{failed} of {len(files)} objects were not stored by {server}; a second run sends them again")
+
+
+def _show_missing_objects(rows: Sequence[Row]) -> None:
+    for row in rows:
+        why = (row.summary or {}).get("dicom", {}).get("why")
+        if why:
+            print(f"no DICOM results of series {row.series or row.SeriesInstanceUID}: {why}")
 
 
 def _require_any(found: Found, wanted: Sequence[str]) -> None:

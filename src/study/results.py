@@ -126,20 +126,26 @@ def details_of(scan: Scan) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def write_result(folder: Path, result: Result, summary: Mapping[str, Any], page: str) -> None:
-    """Write the folder of a scan, atomically; a folder of an earlier run is replaced."""
+def write_result(
+    folder: Path, result: Result, summary: Mapping[str, Any], page: str, objects: Mapping[str, bytes]
+) -> None:
+    """Write the folder of a scan, atomically; a folder of an earlier run is replaced. objects: bytes by path in it."""
     with replacing_folder(folder) as temporary:
         predictions_table(result).to_csv(temporary / PREDICTIONS, index=False)
         (temporary / SUMMARY).write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         if page:
             (temporary / PAGE).write_text(page, encoding="utf-8")
+        for name, data in objects.items():
+            (temporary / name).parent.mkdir(exist_ok=True)
+            (temporary / name).write_bytes(data)
 
 
 def finished_summary(folder: Path, provenance: Mapping[str, Any]) -> dict[str, Any] | None:
     """The summary of an earlier run, where the same detector answered the same question about the same files."""
     try:
         found = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        same = found["provenance"] == dict(provenance) and (folder / PREDICTIONS).is_file()
+        files = [PREDICTIONS, *found.get("dicom", {}).get("files", [])]
+        same = found["provenance"] == dict(provenance) and all((folder / name).is_file() for name in files)
         return found if same and found["study"].keys() == set(LABELS) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
