@@ -29,9 +29,11 @@ from src.labels import row_ids
 CONFS, EPOCHS = ("se_resnext50_32x4d", "efficientnet-b2"), (2, 3)
 RECIPES = (
     Recipe(),
+    Recipe(consistent=True),
     Recipe("logit-mean", 5.0),
     Recipe("weights"),
     Recipe("mean", 0.0, "temperature"),
+    Recipe("mean", 0.0, "platt"),
     Recipe("mean", 0.0, "isotonic"),
     Recipe("mean", None),
 )

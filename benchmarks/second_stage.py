@@ -122,7 +122,6 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=PATIENTS, help="(default %(default)s)")
     parser.add_argument("--slices", type=int, default=SLICES, help="mean number per series (default %(default)s)")
     parser.add_argument("--size", type=int, default=SIZE, help="rows and columns (default %(default)s)")
-    parser.add_argument("--resamples", type=int, default=2000, help="of the patients (default %(default)s)")
     parser.add_argument("--folds", type=int, nargs="+", default=list(range(5)), help="(default %(default)s)")
     parser.add_argument("--classifier", type=Path, default=CLASSIFIER, help="(default %(default)s)")
     parser.add_argument(
@@ -157,7 +156,7 @@ def main() -> None:
         of_sequence = Run(layout, [classifier], args.folds, EPOCHS, last_epoch)
         candidates[sequence.stem] = out_of_fold_files(of_sequence, "sequence")
     named = [word for name, files in candidates.items() for word in ("--candidate", name, *map(str, files))]
-    compare = ("--root", str(root), "--resamples", str(args.resamples), "--smooth", "bag")
+    compare = ("--root", str(root), "--smooth", "bag")
     run(python, "-m", "src.ensemble.compare", *compare, *named, "--output", str(root / "comparison.csv"))
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.summary
 
 Compared with what a user would run instead: scikit-learn's AUC and average precision, where each slice has the weight
-that is the number of times its patient was drawn.
+of its patient.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.competition import PATIENTS, PREVALENCE, STUDIES, TRAIN_SLICES
 from benchmarks.measure import alone, machine, table, take_turns
-from src.evaluate.bootstrap import Ranking
+from src.evaluate.intervals import Ranking
 from src.evaluate.out_of_fold import read_truth
 from src.evaluate.summary import average, read_sources, summarise, to_levels
 from src.files.layout import Layout
@@ -56,7 +56,7 @@ def simulate(root: Path, slices: int) -> Path:
     return predictions
 
 
-def _summary(root: Path, predictions: Path, resamples: int) -> dict[str, float]:
+def _summary(root: Path, predictions: Path) -> dict[str, float]:
     """All that the command does except printing, on one core: the seconds of its parts."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     started = time.perf_counter()
@@ -67,20 +67,19 @@ def _summary(root: Path, predictions: Path, resamples: int) -> dict[str, float]:
     seconds = {"reading": time.perf_counter() - started}
     for level, cases in levels.items():
         started = time.perf_counter()
-        summarise(level, cases, resamples=resamples, seed=0)
+        summarise(level, cases)
         seconds[level] = time.perf_counter() - started
     return seconds
 
 
 def _ranking_seconds(root: Path, predictions: Path) -> dict[str, float]:
-    """The seconds of one label and one resample of the slices, with and without scikit-learn."""
+    """The seconds of one label with some patients left out, with and without scikit-learn."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     layout = Layout(root)
     truth = read_truth(layout)
     ids, probabilities = average(read_sources([predictions], layout, [], truth))
     cases = to_levels(truth.of(ids), probabilities)["slice"]
-    drawn = np.random.default_rng(0).integers(cases.n_patients, size=cases.n_patients)
-    weights = np.bincount(drawn, minlength=cases.n_patients)
+    weights = np.random.default_rng(0).integers(2, size=cases.n_patients)
     columns = cases.targets[:, 0], cases.probabilities[:, 0]
     ranking = Ranking(*columns, cases.patients)
 
@@ -96,21 +95,20 @@ def main() -> None:
     """Read arguments, run all of it, print tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.summary", description=__doc__.split("\n")[0])
     parser.add_argument("--slices", type=int, default=TRAIN_SLICES, help="to simulate (default %(default)s)")
-    parser.add_argument("--resamples", type=int, default=1000, help="of the patients (default %(default)s)")
     args = parser.parse_args()
     os.environ.update({f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")})  # of the measured processes
     print(f"{machine()}; {args.slices} slices, one core")
     with tempfile.TemporaryDirectory() as name:
         predictions = simulate(Path(name), args.slices)
-        seconds, megabytes, parts = alone(_summary, Path(name), predictions, args.resamples)
+        seconds, megabytes, parts = alone(_summary, Path(name), predictions)
         table(
-            f"The summary, {args.resamples} resamples, all imports included in the memory",
+            "The summary, all imports included in the memory",
             ("what", "seconds", "peak MB"),
             [("all of it", seconds, megabytes), *((part, each, "") for part, each in parts.items())],
         )
         _, _, candidates = alone(_ranking_seconds, Path(name), predictions)
         table(
-            "AUC and average precision of the label any, one resample of the slices",
+            "AUC and average precision of the label any, some patients left out",
             ("what", "ms", "times as fast"),
             [(what, 1000 * each, candidates["scikit-learn"] / each) for what, each in candidates.items()],
         )

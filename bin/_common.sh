@@ -37,11 +37,13 @@ esac
 : "${BLEND:=mean}"
 : "${SMOOTH:=0}"
 : "${CALIBRATE:=none}"
+: "${CONSISTENT:=yes}"
 case $NPROC in *[!0-9]* | 0) fail "NPROC=$NPROC: expected a number of processes, 1 or more" ;; esac
 case $MAX_REJECTED in *[!0-9.]*) fail "MAX_REJECTED=$MAX_REJECTED: expected a fraction from 0 to 1" ;; esac
 case $PCA in *[!0-9]* | 0) fail "PCA=$PCA: expected a number of components, 1 or more" ;; esac
 case $EMBED_EPOCH in *[!0-9]* | 0) fail "EMBED_EPOCH=$EMBED_EPOCH: expected an epoch, from 1" ;; esac
 case $MEMBERS in last | cnn | sequence | all) ;; *) fail "MEMBERS=$MEMBERS: expected last, cnn, sequence or all" ;; esac
+case $CONSISTENT in yes | no) ;; *) fail "CONSISTENT=$CONSISTENT: expected yes or no" ;; esac
 for list in CONFS FOLDS EPOCHS SEQUENCES; do
     eval "value=\$$list"
     [ -n "$(echo $value)" ] || fail "$list is blank; expected names with blanks between them"
@@ -56,7 +58,7 @@ if [ -z "${PYTHON:-}" ]; then
     own_python=yes
 fi
 export ICH_ROOT CONFS FOLDS EPOCHS SEQUENCES EMBED_EPOCH PCA MEMBERS NPROC JOBS ENGINE DASK_ADDRESS MAX_REJECTED
-export BLEND SMOOTH CALIBRATE
+export BLEND SMOOTH CALIBRATE CONSISTENT
 
 need_python() {
     command -v "$PYTHON" >/dev/null 2>&1 || fail "$PYTHON is missing; run sh bin/setup.sh first, or set PYTHON"

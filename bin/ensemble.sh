@@ -9,17 +9,19 @@
 #
 # CONFS, FOLDS, EPOCHS, SEQUENCES, ICH_ROOT: as in predict.sh and sequence.sh. MEMBERS: last, of each classifier its last
 # stage, the sequence models where they have predicted all FOLDS (last); cnn; sequence; or all, both stages. BLEND: mean,
-# logit-mean or weights. SMOOTH: millimetres along z, or auto (0: none). CALIBRATE: none, temperature or isotonic.
-# docs/ensemble.md says what each does.
+# logit-mean or weights. SMOOTH: millimetres along z, or auto (0: none). CALIBRATE: none, temperature, platt or isotonic.
+# CONSISTENT: whether `any` is made at least as probable as each subtype, yes or no (yes). docs/ensemble.md says what each
+# does.
 
 set -eu
 . "$(dirname "$0")/_common.sh"
 need_python
 find_csv test
+case $CONSISTENT in yes) consistent=--consistent ;; no) consistent= ;; esac
 
-# shellcheck disable=SC2086 # CONFS, FOLDS, EPOCHS and SEQUENCES are lists
+# shellcheck disable=SC2086 # CONFS, FOLDS, EPOCHS and SEQUENCES are lists, and consistent may be nothing
 run "$PYTHON" -m src.ensemble.make_submission --sample "$csv" --output "$ICH_ROOT/submission/submission.csv" \
     --root "$ICH_ROOT" --confs $CONFS --folds $FOLDS --epochs $EPOCHS --sequences $SEQUENCES --members "$MEMBERS" \
-    --blend "$BLEND" --smooth "$SMOOTH" --calibrate "$CALIBRATE"
+    --blend "$BLEND" --smooth "$SMOOTH" --calibrate "$CALIBRATE" $consistent
 printf '\nto submit it:\n  kaggle competitions submit -c rsna-intracranial-hemorrhage-detection -f %s -m "%s"\n' \
-    "'$ICH_ROOT/submission/submission.csv'" "blend $BLEND, smooth $SMOOTH, calibrate $CALIBRATE"
+    "'$ICH_ROOT/submission/submission.csv'" "blend $BLEND, smooth $SMOOTH, calibrate $CALIBRATE, consistent $CONSISTENT"

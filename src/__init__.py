@@ -13,7 +13,7 @@ A map of the package. Imports point downwards only: a line may import from the l
     train        how anything here is trained; detector, sequence, classify and train alone import torch
     ensemble     predictions in, submission out
     preprocess   DICOM to table, image store and folds
-    evaluate     the competition's metric; statistics by slice and study, with a bootstrap over patients
+    evaluate     the competition's metric; statistics by slice and study, with intervals over patients
     files        the pipeline's own files: image store, tables, predictions, embeddings
     dicom        the only reader of DICOM: headers, pixels, archives, series
     ct           what a slice and a series mean: Hounsfield units, windows, geometry, order

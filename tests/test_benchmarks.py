@@ -50,8 +50,12 @@ RUNS = {
         ["Disk for embeddings of 874035 slices", "Training and prediction, 35 slices a series"],
     ),
     "summary": (
-        ["--slices", "3000", "--resamples", "20"],
-        ["The summary, 20 resamples", "AUC and average precision of the label any"],
+        ["--slices", "3000"],
+        ["The summary, all imports included in the memory", "AUC and average precision of the label any"],
+    ),
+    "coverage": (
+        ["--patients", "12", "--simulations", "3", "--resamples", "20"],
+        ["Coverage of 95 % intervals", "Mean width"],
     ),
     "train": (
         [
@@ -107,7 +111,7 @@ def test_the_second_stage_is_compared(repository: Path, python: str, tmp_path: P
         f"base: {repository}/conf/demo/base.yaml\nnetwork: {{architecture: timm/test_efficientnet}}\nimage_size: 32\n"
     )
     sequence.write_text(f"base: {repository}/conf/demo/sequence/gru.yaml\nbatch_size: 2\nepochs: 1\n")
-    what = ["--patients", "12", "--slices", "4", "--size", "32", "--folds", "0", "1", "--resamples", "20"]
+    what = ["--patients", "12", "--slices", "4", "--size", "32", "--folds", "0", "1"]
     confs = ["--classifier", str(classifier), "--sequences", str(sequence), "--root", str(tmp_path / "root")]
     result = subprocess.run(
         [python, "-m", "benchmarks.second_stage", *what, *confs], cwd=repository, capture_output=True, text=True

@@ -13,6 +13,7 @@ import pytest
 
 from src.ct.series import Series
 from src.detector import Detector
+from src.ensemble.consistent import make_consistent
 from src.ensemble.fill import FROM_NEIGHBOURS
 from src.evaluate.score import weighted_log_loss
 from src.files.checksum import file_sha256
@@ -91,7 +92,7 @@ def test_the_submission_is_the_mean_of_the_last_stage(run: tuple[Path, dict[str,
     files = sorted(root.glob("model/*+gru/fold*/test_epoch*.parquet"))  # each classifier's last stage
     assert len(files) == 4
     mean = sum(pd.read_parquet(file).set_index("ID").sort_index().astype(float) for file in files) / 4
-    expected = pd.Series(mean[list(LABELS)].to_numpy().ravel(), index=row_ids(pd.Series(mean.index)))
+    expected = pd.Series(make_consistent(mean[list(LABELS)].to_numpy()).ravel(), index=row_ids(pd.Series(mean.index)))
     found = submission.set_index("ID")["Label"]
     np.testing.assert_allclose(found[expected.index], expected.clip(1e-6, 1 - 1e-6), rtol=1e-6)
 
@@ -112,15 +113,22 @@ def test_the_manifest_says_what_went_in(run: tuple[Path, dict[str, str]]) -> Non
         assert file_sha256(Path(each["path"])) == each["sha256"]
         assert (each["split"], each["conf"] in OVER, each["epoch"]) == ("test", True, 2)
     scores = manifest["out_of_fold"]
-    assert set(scores) == {*(f"{name} epoch 2" for name in OVER), *OVER, "bag", "constant prior"}
+    assert set(scores) == {*(f"{name} epoch 2" for name in OVER), *OVER, "bag", "mean, consistent", "constant prior"}
     for name in scores:
         assert f"{scores[name]['weighted']:.4f}" in printed["ensemble"]
 
 
-def test_the_bag_is_summarised(repository: Path, python: str, run: tuple[Path, dict[str, str]]) -> None:
+def test_the_bag_is_summarised(
+    repository: Path, python: str, script: Script, run: tuple[Path, dict[str, str]], sequences: str
+) -> None:
     root, _ = run
-    command = [python, "-m", "src.evaluate.summary", "--root", str(root), "--resamples", "20"]
-    bag = str(root / "submission/out_of_fold.parquet")
+    plain = root.parent / "plain"
+    plain.mkdir()
+    for folder in ("input", "cache", "model"):
+        (plain / folder).symlink_to(root / folder)
+    script("ensemble", plain, SEQUENCES=sequences, CONSISTENT="no")
+    command = [python, "-m", "src.evaluate.summary", "--root", str(root)]
+    bag = str(plain / "submission/out_of_fold.parquet")
     tables = []
     over = [str(path) for path in root.glob("model/*+gru/fold*/valid_epoch*.parquet")]
     for sources in ([bag], over):  # the bag's file holds the mean of its members
@@ -130,7 +138,7 @@ def test_the_bag_is_summarised(repository: Path, python: str, run: tuple[Path, d
     (root / "submission/summary.csv").unlink()
     pd.testing.assert_frame_equal(*tables, rtol=1e-5)
     weighted = tables[0].set_index(["level", "label", "metric"]).loc[("slice", "weighted", "log_loss"), "value"]
-    manifest = json.loads((root / "submission/manifest.json").read_text())
+    manifest = json.loads((plain / "submission/manifest.json").read_text())
     assert weighted == pytest.approx(manifest["out_of_fold"]["bag"]["weighted"], rel=1e-5)
 
 
@@ -165,7 +173,7 @@ def test_one_fold_of_one_classifier_reaches_a_submission(
     files = [root / "model/efficientnet-b2/fold3/test_epoch3.parquet"]
     files += [root / "model/efficientnet-b2+gru/fold3/test_epoch2.parquet"]
     for members, of in (("cnn", files[:1]), ("sequence", files[1:]), ("last", files[1:]), ("all", files)):
-        script("ensemble", other, MEMBERS=members, SEQUENCES=sequences, **one)
+        script("ensemble", other, MEMBERS=members, SEQUENCES=sequences, CONSISTENT="no", **one)
         predictions = sum(pd.read_parquet(file).set_index("ID") for file in of) / len(of)
         found = pd.read_csv(other / "submission/submission.csv").set_index("ID")["Label"]
         slice_id = predictions.index[0]
@@ -181,9 +189,9 @@ def test_more_than_simple_bagging(script: Script, run: tuple[Path, dict[str, str
     more = {"BLEND": "weights", "SMOOTH": "auto", "CALIBRATE": "temperature"}
     printed = script("ensemble", other, MEMBERS="all", SEQUENCES=sequences, **more)
     manifest = json.loads((other / "submission/manifest.json").read_text())
-    assert manifest["recipe"] == {"blend": "weights", "smooth_mm": None, "calibrate": "temperature"}
-    assert f"{manifest['out_of_fold']['weights, smooth auto, temperature']['weighted']:.4f}" in printed
-    assert '-m "blend weights, smooth auto, calibrate temperature"' in printed
+    assert manifest["recipe"] == {"blend": "weights", "smooth_mm": None, "calibrate": "temperature", "consistent": True}
+    assert f"{manifest['out_of_fold']['weights, smooth auto, temperature, consistent']['weighted']:.4f}" in printed
+    assert '-m "blend weights, smooth auto, calibrate temperature, consistent yes"' in printed
 
 
 def test_the_detector_predicts_what_was_submitted(repository: Path, run: tuple[Path, dict[str, str]]) -> None:

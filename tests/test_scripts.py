@@ -178,6 +178,7 @@ def test_an_unknown_key_and_a_missing_conf(run: Run, repository: Path, tmp_path:
         ("sequence", {"SEQUENCES": "conf/none.yaml"}, "conf/none.yaml is missing; expected a conf"),
         ("sequence", {"PCA": "many"}, "PCA=many: expected a number of components"),
         ("sequence", {"EMBED_EPOCH": "last"}, "EMBED_EPOCH=last: expected an epoch"),
+        ("ensemble", {"CONSISTENT": "true"}, "CONSISTENT=true: expected yes or no"),
         ("ensemble", {"MEMBERS": "both"}, "MEMBERS=both: expected last, cnn, sequence or all"),
         ("preprocess", {"JOBS": "0"}, "argument --jobs: 0: expected 1 or more"),
         ("preprocess", {"ENGINE": "slurm"}, "argument --engine: invalid choice: 'slurm'"),

@@ -1,4 +1,4 @@
-"""Compare out-of-fold predictions: log losses and their differences, with intervals from a bootstrap over patients."""
+"""Compare out-of-fold predictions: log losses and their differences, with confidence intervals over patients."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.arguments import Parser, positive
+from src.arguments import Parser
 from src.ensemble.assemble import OutOfFold, read_out_of_fold
 from src.ensemble.recipe import Recipe
 from src.ensemble.scores import score_table
 from src.errors import UserError, first_few, run_command
-from src.evaluate.bootstrap import PatientRatios, interval, resample
+from src.evaluate.intervals import PLAIN, PatientRatios, interval, jackknife
 from src.evaluate.out_of_fold import Truth, read_truth
 from src.evaluate.score import log_losses
 from src.files.atomic import replacing
@@ -59,22 +59,21 @@ def read_candidates(files: Mapping[str, Sequence[Path]], smoothed: Sequence[str]
     return Candidates(first.truth, probabilities)
 
 
-def differences(candidates: Candidates, *, resamples: int, seed: int) -> pd.DataFrame:
+def differences(candidates: Candidates) -> pd.DataFrame:
     """The difference of each candidate's log loss from that of each before it, in percent of the latter.
 
     Columns: `candidate`, `than`, `label` ("weighted" and LABELS), `percent`, negative if the candidate is better, and
-    `low` and `high`, the ends of the 95 % interval over resampled patients. The resamples are the same for both, so
-    that cases that are hard for both cancel out.
+    `low` and `high`, the ends of the 95 % interval over patients. Both are scored without the same patients, so that
+    cases that are hard for both cancel out.
     """
     targets, patients = candidates.truth.targets, np.unique(candidates.truth.patients, return_inverse=True)[1]
     losses = {name: _with_weighted(log_losses(targets, each)) for name, each in candidates.probabilities.items()}
     n_patients, labels, tables = int(patients.max()) + 1, ["weighted", *LABELS], []
     for than, candidate in combinations(losses, 2):
         relative = PatientRatios(losses[candidate] - losses[than], losses[than], patients)
-        low, high = interval(
-            resample(relative, n_patients, resamples=resamples, seed=seed, desc=f"{candidate} - {than}")
-        )
         value = relative(np.ones(n_patients, dtype=np.int64))
+        left_out = jackknife(relative, n_patients, desc=f"{candidate} - {than}")
+        low, high = interval(value, left_out, PLAIN, n_patients)
         numbers = {"percent": 100 * value, "low": 100 * low, "high": 100 * high}
         tables.append(pd.DataFrame({"candidate": candidate, "than": than, "label": labels, **numbers}))
     return pd.concat(tables, ignore_index=True)
@@ -118,8 +117,6 @@ def main() -> None:
         "--smooth", nargs="*", default=[], metavar="NAME", help="candidates whose smoothed bag is also compared"
     )
     parser.add_root()
-    parser.add_argument("--resamples", type=positive, default=2000, help="number of resamples (default 2000)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples (default 0)")
     parser.add_argument("--output", type=Path, metavar="CSV", help="also write the differences to this file")
     args = parser.parse_args()
     files = {name: [Path(each) for each in paths] for name, *paths in args.candidate}
@@ -129,7 +126,7 @@ def main() -> None:
     if unknown:
         parser.error(f"--smooth: no candidate is called {first_few(unknown)}")
     candidates = read_candidates(files, args.smooth, Layout(args.root))
-    found = differences(candidates, resamples=args.resamples, seed=args.seed)
+    found = differences(candidates)
     truth = candidates.truth
     print(f"{len(truth)} slices of {len(np.unique(truth.patients))} patients, out of fold\n")
     print(report(candidates, found))

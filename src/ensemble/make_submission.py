@@ -149,6 +149,11 @@ def _parser() -> Parser:
         help="standard deviation in mm of a Gaussian along z over the slices of a series (default 0: none)",
     )
     making.add_argument("--calibrate", choices=CALIBRATIONS, default="none", help="calibrate each label (default none)")
+    making.add_argument(
+        "--consistent",
+        action="store_true",
+        help="at last, make `any` at least as probable as each subtype (bin/ensemble.sh: unless CONSISTENT=no)",
+    )
     run = parser.add_argument_group("make a submission from a whole run, as bin/ensemble.sh does; with --root")
     run.add_argument("--confs", type=Path, nargs="+", metavar="CONF", help="classifiers: files of conf/")
     run.add_argument(
@@ -188,7 +193,7 @@ def _check_arguments(parser: Parser, args: argparse.Namespace) -> None:
     if args.truth is not None and args.check is None:
         parser.error("--truth goes with --check")
     of_run = ("folds", "epochs", "sequences", "members")
-    of_making = ("root", "out_of_fold", "blend", "smooth", "calibrate")
+    of_making = ("root", "out_of_fold", "blend", "smooth", "calibrate", "consistent")
     idle = [name for name in of_run if args.confs is None and getattr(args, name) != parser.get_default(name)]
     if idle:
         parser.error(f"--{idle[0]} goes with --confs")
@@ -227,7 +232,7 @@ def main() -> None:
             sequences = {conf.name: conf.epochs for conf in map(load_sequence_config, args.sequences)}
             run = Run(Layout(args.root), classifiers, args.folds, args.epochs, sequences)
             predictions, out_of_fold = find_predictions(run, args.members)
-        recipe = Recipe(args.blend, args.smooth, args.calibrate)
+        recipe = Recipe(args.blend, args.smooth, args.calibrate, args.consistent)
         inputs, output = Inputs(predictions, out_of_fold, args.sample, args.root, recipe), args.output
     one_fold = advising(OneFoldAlone, "or take what fits nothing: --blend mean, --calibrate none and a --smooth in mm")
     require_other_place(output, inputs)

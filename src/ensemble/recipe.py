@@ -1,4 +1,4 @@
-"""Make a bag of members by blending, smoothing and calibrating, fitted on some folds and scored on others."""
+"""Make a bag of members by blending, smoothing, calibrating and more, fitted on some folds and scored on others."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from src.ensemble.blend import BLENDS, Blend
-from src.ensemble.calibrate import CALIBRATIONS, Calibration, Steps, Temperatures, as_it_is
+from src.ensemble.calibrate import CALIBRATIONS, Calibration, Platt, Steps, Temperatures, as_it_is
+from src.ensemble.consistent import make_consistent
 from src.ensemble.smooth import choose_sigma, smooth
 from src.errors import UserError
 from src.files.slice_positions import SlicePositions
@@ -25,10 +26,12 @@ class Fitted:
     blend: Blend
     smooth_mm: float
     calibration: Calibration
+    consistent: bool = False
 
     def __call__(self, probabilities: np.ndarray, positions: SlicePositions) -> np.ndarray:
         """(M, N, 6) -> (N, 6). positions: of the N slices."""
-        return self.calibration(smooth(self.blend(probabilities), positions, self.smooth_mm))
+        calibrated = self.calibration(smooth(self.blend(probabilities), positions, self.smooth_mm))
+        return make_consistent(calibrated) if self.consistent else calibrated
 
     def describe(self, members: list[str]) -> dict[str, Any]:
         """All its numbers, for a report, a manifest and a detector; `from_numbers` restores the recipe from them."""
@@ -38,6 +41,9 @@ class Fitted:
         }
         if isinstance(self.calibration, Temperatures):
             numbers["temperatures"] = dict(zip(LABELS, self.calibration.values.tolist(), strict=True))
+        if isinstance(self.calibration, Platt):
+            numbers["slopes"] = dict(zip(LABELS, self.calibration.slopes.tolist(), strict=True))
+            numbers["intercepts"] = dict(zip(LABELS, self.calibration.intercepts.tolist(), strict=True))
         if isinstance(self.calibration, Steps):
             points = [{"x": x.tolist(), "y": y.tolist()} for x, y in self.calibration.points]
             numbers["isotonic"] = dict(zip(LABELS, points, strict=True))
@@ -55,10 +61,19 @@ class Fitted:
         calibration: Calibration = as_it_is
         if recipe.calibrate == "temperature":
             calibration = Temperatures(np.array([numbers["temperatures"][label] for label in LABELS]))
+        elif recipe.calibrate == "platt":
+            slopes, intercepts = (
+                np.array([numbers[name][label] for label in LABELS], dtype=np.float64)
+                for name in ("slopes", "intercepts")
+            )
+            if not (slopes > 0).all() or not np.isfinite([slopes, intercepts]).all():
+                raise ValueError(f"slopes {slopes.tolist()} and intercepts {intercepts.tolist()} are no rising lines")
+            calibration = Platt(slopes, intercepts)
         elif recipe.calibrate == "isotonic":
             points = [numbers["isotonic"][label] for label in LABELS]
             calibration = Steps([(np.array(each["x"]), np.array(each["y"])) for each in points])
-        return cls(Blend(weights, of_logits=recipe.blend == "logit-mean"), smooth_mm, calibration)
+        blend = Blend(weights, of_logits=recipe.blend == "logit-mean")
+        return cls(blend, smooth_mm, calibration, recipe.consistent)
 
 
 @dataclass(frozen=True)
@@ -66,12 +81,14 @@ class Recipe:
     """How members are combined.
 
     blend: a key of BLENDS; smooth_mm: standard deviation of the Gaussian along z, None to choose it; calibrate: a key
-    of CALIBRATIONS.
+    of CALIBRATIONS; consistent: whether `any` is made at least as probable as each subtype, which records of earlier
+    versions do not mention, because they did not do it.
     """
 
     blend: str = "mean"
     smooth_mm: float | None = 0.0
     calibrate: str = "none"
+    consistent: bool = False
 
     @property
     def fits(self) -> bool:
@@ -83,6 +100,7 @@ class Recipe:
         """The recipe in words, for tables and messages."""
         smoothing = "auto" if self.smooth_mm is None else f"{self.smooth_mm:g} mm"
         parts = [self.blend, f"smooth {smoothing}" if self.smooth_mm != 0 else "", self.calibrate]
+        parts += ["consistent"] if self.consistent else []
         return ", ".join(part for part in parts if part not in ("", "none"))
 
     def fit(self, probabilities: np.ndarray, targets: np.ndarray, positions: SlicePositions) -> Fitted:
@@ -94,7 +112,7 @@ class Recipe:
         blended = blend(probabilities)
         sigma = choose_sigma(blended, targets, positions) if self.smooth_mm is None else self.smooth_mm
         smoothed = smooth(blended, positions, sigma)
-        return Fitted(blend, sigma, CALIBRATIONS[self.calibrate](smoothed, targets))
+        return Fitted(blend, sigma, CALIBRATIONS[self.calibrate](smoothed, targets), self.consistent)
 
     def cross_fit(
         self, probabilities: np.ndarray, targets: np.ndarray, positions: SlicePositions, folds: np.ndarray

@@ -24,8 +24,8 @@ def calibration_error_by_label(targets: np.ndarray, probabilities: np.ndarray) -
 
     Sources: Naeini, Cooper, Hauskrecht, "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015
     (of the probability of one class, as here); Guo et al., "On calibration of modern neural networks", ICML 2017 (the
-    bins). There is no bootstrap interval: resampling adds noise to each bin, and the absolute difference counts it as
-    error, so the interval of a well calibrated model can lie above its value.
+    bins). There is no interval: the absolute differences count the noise of each bin as error, so the interval of a
+    well calibrated model would lie above its true error.
     """
     inner_edges = np.linspace(0, 1, BINS + 1)[1:-1]
     errors = []

@@ -11,11 +11,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.arguments import Parser, natural, positive
+from src.arguments import Parser
 from src.config import load_config
 from src.errors import UserError, first_few, run_command
-from src.evaluate.bootstrap import PatientRatios, Ranking, Statistic, interval, resample
 from src.evaluate.calibration import calibration_error_by_label, squared_errors
+from src.evaluate.intervals import (
+    LOG,
+    LOGIT,
+    PatientRatios,
+    Ranking,
+    Statistic,
+    interval,
+    jackknife,
+    proportion_interval,
+    sums_by_patient,
+)
 from src.evaluate.operating_point import predictive_values, thresholds_from_other_folds
 from src.evaluate.out_of_fold import Truth, check_out_of_fold, read_truth
 from src.evaluate.score import log_losses
@@ -27,7 +37,7 @@ from src.files.run import Run
 from src.labels import LABELS, WEIGHTS
 
 PREVALENCES = (0.02, 0.05, 0.10, 0.15)
-RESAMPLED = (
+WITH_INTERVAL = (
     "auc",
     "average_precision",
     "sensitivity",
@@ -35,7 +45,7 @@ RESAMPLED = (
     *(f"{value}_at_{prevalence:.2f}" for prevalence in PREVALENCES for value in ("ppv", "npv")),
     "brier_score",
     "log_loss",
-)  # the metrics with an interval, in the order of `statistics`
+)  # in the order of `statistics`
 
 
 # ---- predictions to score
@@ -93,7 +103,7 @@ def average(predictions: Sequence[Predictions]) -> tuple[pd.Index, np.ndarray]:
 
 def to_levels(truth: Truth, probabilities: np.ndarray) -> dict[str, Cases]:
     """The cases by slice and by study. truth: of N slices; probabilities: of the same slices, (N, 6)."""
-    # patients without a predicted slice must not be drawn by the bootstrap
+    # patients without a predicted slice are none that an interval may count
     patients = np.unique(truth.patients, return_inverse=True)[1]
     slices = Cases(truth.targets, probabilities, patients, truth.folds)
     return {"slice": slices, "study": to_studies(slices, truth.studies)}
@@ -102,21 +112,22 @@ def to_levels(truth: Truth, probabilities: np.ndarray) -> dict[str, Cases]:
 # ---- statistics
 
 
-def summarise(level: str, cases: Cases, *, resamples: int, seed: int) -> pd.DataFrame:
+def summarise(level: str, cases: Cases) -> pd.DataFrame:
     """All statistics of slices or of studies, a row for each metric and label.
 
     Columns: `level`, `label`, `metric`, `value`, `low`, `high`, `n` (slices or studies) and `positives` (how many of
     them have the label). level: "slice", which has an additional row for the weighted log loss, labelled `weighted`, or
-    "study". `low` and `high` are the ends of 95 % intervals over resampled patients, with the thresholds kept fixed.
-    They are NaN for the calibration error and for the thresholds, `threshold_fold<k>`, which are applied to fold k.
+    "study". `low` and `high` are the ends of 95 % intervals over patients, with the thresholds kept fixed. They are NaN
+    for the calibration error and for the thresholds, `threshold_fold<k>`, which are applied to fold k.
     """
     thresholds = thresholds_from_other_folds(cases)
-    statistic = statistics(cases, thresholds.loc[cases.folds].to_numpy())
+    of_cases = thresholds.loc[cases.folds].to_numpy()
+    statistic = statistics(cases, of_cases)
     values = statistic(np.ones(cases.n_patients, dtype=np.int64))
-    resampled = resample(statistic, cases.n_patients, resamples=resamples, seed=seed, desc=f"{level} level")
-    low, high = interval(resampled)
+    left_out = jackknife(statistic, cases.n_patients, desc=f"{level} level")
+    low, high = _intervals(cases, of_cases, values, left_out)
 
-    metrics = [*RESAMPLED, "calibration_error", *(f"threshold_fold{fold}" for fold in thresholds.index)]
+    metrics = [*WITH_INTERVAL, "calibration_error", *(f"threshold_fold{fold}" for fold in thresholds.index)]
     further = np.vstack([calibration_error_by_label(cases.targets, cases.probabilities), thresholds.to_numpy()])
     unknown = np.full(further.shape, np.nan)
     frame = pd.DataFrame(
@@ -132,14 +143,50 @@ def summarise(level: str, cases: Cases, *, resamples: int, seed: int) -> pd.Data
         }
     ).astype({"positives": "Int64"})
     if level == "slice":  # the competition's metric is defined for slices
-        losses = [each[..., RESAMPLED.index("log_loss"), :] for each in (values, resampled)]
+        losses = [each[..., WITH_INTERVAL.index("log_loss"), :] for each in (values, left_out)]
         value, weighted = (np.average(each, axis=-1, weights=WEIGHTS) for each in losses)
-        frame.loc[len(frame)] = [level, "weighted", "log_loss", value, *interval(weighted), len(cases.targets), pd.NA]
+        ends = interval(value, weighted, LOG, cases.n_patients)
+        frame.loc[len(frame)] = [level, "weighted", "log_loss", value, *ends, len(cases.targets), pd.NA]
     return frame
 
 
+def _intervals(
+    cases: Cases, thresholds: np.ndarray, values: np.ndarray, left_out: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The intervals of WITH_INTERVAL: thresholds (N, 6), values (M, 6), left_out (G, M, 6) -> (M, 6) twice."""
+    known = ~np.isnan(thresholds)
+    kinds = [cases.targets == 1, cases.targets == 0]
+    positives, negatives = (sums_by_patient(each, cases.patients) for each in kinds)
+    called = [sums_by_patient(known & each, cases.patients) for each in kinds]
+    # a ranking is known no better than the rarer kind of its cases
+    fewer = (positives > 0).sum(axis=0) < (negatives > 0).sum(axis=0)
+    rarer = np.where(fewer, positives, negatives)
+    counts = {"auc": rarer, "average_precision": rarer, "sensitivity": called[0], "specificity": called[1]}
+    patients = np.minimum(*((each > 0).sum(axis=0) for each in called))
+
+    ends: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for i, metric in enumerate(WITH_INTERVAL):
+        if metric in counts:
+            ends[metric] = proportion_interval(values[i], left_out[:, i], counts[metric])
+        elif metric.startswith(("ppv", "npv")):
+            ends[metric] = interval(values[i], left_out[:, i], LOGIT, patients)
+        else:
+            ends[metric] = interval(values[i], left_out[:, i], LOG, cases.n_patients)
+    # a predictive value of 0 or 1 shows no error of its own: the ends of both rates make its ends
+    rates = [(ends["sensitivity"][end], ends["specificity"][end]) for end in (0, 1)]
+    for prevalence in PREVALENCES:
+        of_rates = [predictive_values(*each, prevalence) for each in rates]
+        for j, name in enumerate(("ppv", "npv")):
+            metric = f"{name}_at_{prevalence:.2f}"
+            ends[metric] = tuple(  # type: ignore[assignment]
+                np.where(np.isnan(end), other[j], end) for end, other in zip(ends[metric], of_rates, strict=True)
+            )
+    low, high = (np.stack([ends[metric][end] for metric in WITH_INTERVAL]) for end in (0, 1))
+    return low, high
+
+
 def statistics(cases: Cases, thresholds: np.ndarray) -> Statistic:
-    """The metrics of RESAMPLED as a function of how often each patient counts: weights (P,) -> (M, 6).
+    """The metrics of WITH_INTERVAL as a function of how often each patient counts: weights (P,) -> (M, 6).
 
     thresholds: (N, 6), applied to each case; a case whose threshold is NaN is left out of sensitivity and specificity.
     """
@@ -225,8 +272,6 @@ def main() -> None:
     )
     parser.add_root()
     parser.add_epochs()
-    parser.add_argument("--resamples", type=positive, default=1000, help="number of resamples (default %(default)s)")
-    parser.add_argument("--seed", type=natural, default=0, help="seed of the resamples (default %(default)s)")
     parser.add_argument("--output", type=Path, help="CSV to write (default: submission/summary.csv under --root)")
     args = parser.parse_args()
     layout = Layout(args.root)
@@ -241,16 +286,14 @@ def main() -> None:
     print(
         f"{len(ids)} of {len(everything)} training slices scored, of {levels['slice'].n_patients} patients; "
         f"folds: {', '.join(map(str, folds))}; prediction files: {len(predictions)}\n"
-        f"in brackets 95 % intervals, from {args.resamples} resamples of the patients; a dash: not defined"
+        f"in brackets 95 % intervals over patients; a dash: not defined"
     )
     silent = [str(each.path) for each in predictions if each.provenance is None]
     if silent:
         print(f"not checked, since these files do not record which network made them: {first_few(silent)}")
     if len(folds) < 2:
         print("no sensitivity, specificity, PPV, NPV: their thresholds come from other folds, and there are none")
-    frames = {
-        level: summarise(level, cases, resamples=args.resamples, seed=args.seed) for level, cases in levels.items()
-    }
+    frames = {level: summarise(level, cases) for level, cases in levels.items()}
     frame = pd.concat(frames.values(), ignore_index=True)
     with replacing(output) as temporary:
         frame.to_csv(temporary, index=False)

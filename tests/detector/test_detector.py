@@ -24,6 +24,8 @@ RECIPES = {
     "all": ("all", Recipe()),
     "smooth": ("all", Recipe(smooth_mm=5.0)),
     "weights, auto, temperature": ("all", Recipe("weights", None, "temperature")),
+    "smooth, platt": ("all", Recipe("mean", 3.0, "platt")),
+    "platt, consistent": ("all", Recipe("mean", 0.0, "platt", consistent=True)),
     "logits, isotonic": ("cnn", Recipe("logit-mean", 0.0, "isotonic")),
     "sequence, isotonic": ("sequence", Recipe("mean", 3.0, "isotonic")),
 }

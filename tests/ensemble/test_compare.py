@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit
+from scipy.stats import t as student_t
 
 from src.ensemble.compare import Candidates, differences, main, read_candidates, report
 from src.ensemble.recipe import Recipe
 from src.errors import UserError
-from src.evaluate.bootstrap import interval
 from src.evaluate.out_of_fold import Truth
 from src.evaluate.score import log_loss_by_label, weighted_log_loss
 from src.files.layout import Layout
@@ -34,18 +34,17 @@ def _guess(noise: float, seed: int = 1) -> np.ndarray:
 
 def test_differences_are_paired() -> None:
     candidates = Candidates(TRUTH, {"bag": _guess(1), "better": _guess(0.5), "best": _guess(0.1)})
-    found = differences(candidates, resamples=300, seed=3).set_index(["candidate", "than", "label"])
+    found = differences(candidates).set_index(["candidate", "than", "label"])
     assert [pair[:2] for pair in found.index[::7]] == [("better", "bag"), ("best", "bag"), ("best", "better")]
-    rng, resampled = np.random.default_rng(3), []
-    for _ in range(300):  # the plain way: draw patients, score both on what was drawn
-        drawn = np.concatenate(
-            [np.flatnonzero(patient == PATIENT) for patient in rng.integers(PATIENTS, size=PATIENTS)]
-        )
-        pair = [(weighted_log_loss(TARGETS[drawn], each[drawn])) for each in (_guess(0.5), _guess(1))]
-        resampled.append(100 * (pair[0] - pair[1]) / pair[1])
+    left_out = []
+    for patient in range(PATIENTS):  # the plain way: score both without each patient
+        rest = patient != PATIENT
+        pair = [weighted_log_loss(TARGETS[rest], each[rest]) for each in (_guess(0.5), _guess(1))]
+        left_out.append(100 * (pair[0] - pair[1]) / pair[1])
     weighted = found.loc[("better", "bag", "weighted")]
-    low, high = interval(np.array(resampled))
-    np.testing.assert_allclose([weighted["low"], weighted["high"]], [low, high], rtol=1e-6)
+    error = np.sqrt((PATIENTS - 1) * np.var(left_out))
+    expected = student_t.interval(0.95, PATIENTS - 1, loc=weighted["percent"], scale=error)
+    np.testing.assert_allclose([weighted["low"], weighted["high"]], expected, rtol=1e-9)
     for j, label in enumerate(LABELS):
         one, other = (log_loss_by_label(TARGETS, candidates.probabilities[name])[j] for name in ("best", "bag"))
         assert found.loc[("best", "bag", label), "percent"] == pytest.approx(100 * (one - other) / other)
@@ -54,7 +53,7 @@ def test_differences_are_paired() -> None:
 
 def test_the_report_is_markdown() -> None:
     candidates = Candidates(TRUTH, {"bag": _guess(1), "better": _guess(0.5)})
-    text = report(candidates, differences(candidates, resamples=20, seed=0))
+    text = report(candidates, differences(candidates))
     assert f"| bag | {weighted_log_loss(TARGETS, _guess(1)):.4f} | " in text
     assert re.search(r"^\| better than bag \| -\d+\.\d \[-\d+\.\d, [+-]\d+\.\d\] \|", text, re.MULTILINE)
     widths = {line.count("|") for line in text.splitlines() if line}
@@ -112,7 +111,7 @@ def test_the_command(layout: Layout, monkeypatch: pytest.MonkeyPatch, capsys: py
         main()
 
     candidates = ["--candidate", "bag", *_files(layout, "cnn"), "--candidate", "gru", *_files(layout, "gru")]
-    run(*candidates, "--smooth", "bag", "--resamples", 50, "--output", layout.root / "d.csv")
+    run(*candidates, "--smooth", "bag", "--output", layout.root / "d.csv")
     said = capsys.readouterr().out
     assert f"{N} slices of {PATIENTS} patients, out of fold" in said
     assert "| gru than bag, smoothed | " in said

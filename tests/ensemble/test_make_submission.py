@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from src.ensemble.consistent import make_consistent
 from src.ensemble.make import beside
 from src.evaluate.score import weighted_log_loss
 from src.files.layout import Layout
@@ -27,7 +28,7 @@ def test_simple_bagging(own: Path, run: Run) -> None:
         np.testing.assert_allclose(found[[f"{each}_{label}" for each in mean.index]], mean[label], rtol=1e-6)
 
     manifest = json.loads((own / "submission/manifest.json").read_text())
-    assert manifest["recipe"] == {"blend": "mean", "smooth_mm": 0.0, "calibrate": "none"}
+    assert manifest["recipe"] == {"blend": "mean", "smooth_mm": 0.0, "calibrate": "none", "consistent": False}
     assert manifest["numbers"]["weights"] == {f"{c} epoch {e}": 0.25 for c in CONFS for e in EPOCHS}
     assert manifest["clip"] == 1e-6
     assert manifest["filled"] == {"mean of its series' neighbours": 1}
@@ -68,6 +69,7 @@ RECIPES = [
     ["--blend", "logit-mean", "--smooth", "5"],
     ["--blend", "weights", "--smooth", "auto", "--calibrate", "temperature"],
     ["--calibrate", "isotonic"],
+    ["--calibrate", "platt", "--consistent"],
 ]
 
 
@@ -84,12 +86,50 @@ def test_the_manifest_makes_the_same_bytes(own: Path, run: Run, recipe: list[str
         assert weights["x epoch 2"] + weights["x epoch 3"] > weights["y epoch 2"] + weights["y epoch 3"]
         assert "weights, smooth auto, temperature" in manifest["out_of_fold"]
         assert "temperatures any " in made.stdout
+    if "platt" in recipe:
+        assert "slopes any " in made.stdout
+        assert "intercepts any " in made.stdout
     (own / "submission/submission.csv").unlink()
     rebuilt = run("--rebuild", str(own / "submission/manifest.json"))
     assert rebuilt.returncode == 0, rebuilt.stderr
     assert {path.name: path.read_bytes() for path in (own / "submission").iterdir()} == files
     assert run("--rebuild", str(own / "submission/manifest.json"), "--output", str(own / "o/b.csv")).returncode == 0
     assert (own / "o/b.csv").read_bytes() == files["submission.csv"]
+
+
+def test_a_consistent_submission(own: Path, run: Run) -> None:
+    result = run(*making(own, "--consistent"))
+    assert result.returncode == 0, result.stderr
+    mean = sum(pd.read_parquet(file).set_index("ID").astype(float) for file in prediction_files(own, "test")) / 20
+    found = pd.read_csv(own / "submission/submission.csv").set_index("ID")["Label"]
+    columns = [found[[f"{each}_{label}" for each in mean.index]].to_numpy() for label in LABELS]
+    assert all((columns[0] >= each).all() for each in columns[1:])
+    np.testing.assert_allclose(np.stack(columns, axis=1), make_consistent(mean[list(LABELS)].to_numpy()), rtol=1e-6)
+    every = found.index.str.rsplit("_", n=1).str[0].unique()  # rejected slices, which are filled, too
+    assert len(every) == len(mean) + 1
+    assert all((found[f"{each}_any"] >= found[[f"{each}_{label}" for label in LABELS]]).all() for each in every)
+
+    bagged = pd.read_parquet(own / "submission/out_of_fold.parquet")
+    assert (bagged["any"] >= bagged[list(LABELS)].max(axis=1)).all()
+    manifest = json.loads((own / "submission/manifest.json").read_text())
+    assert manifest["recipe"]["consistent"] is True
+    scores = manifest["out_of_fold"]
+    targets = pd.read_parquet(own / "cache/train.parquet").set_index("ID")[list(LABELS)].loc[bagged["ID"]].to_numpy()
+    expected = weighted_log_loss(targets, bagged[list(LABELS)].to_numpy())
+    assert scores["mean, consistent"]["weighted"] == pytest.approx(expected, rel=1e-6)
+    assert scores["mean, consistent"]["weighted"] < scores["bag"]["weighted"]
+
+
+def test_a_manifest_of_an_earlier_version_makes_its_bytes(own: Path, run: Run) -> None:
+    assert run(*making(own)).returncode == 0
+    manifest = own / "submission/manifest.json"
+    before, record = (own / "submission/submission.csv").read_bytes(), json.loads(manifest.read_text())
+    del record["recipe"]["consistent"]
+    manifest.write_text(json.dumps(record))
+    (own / "submission/submission.csv").unlink()
+    result = run("--rebuild", str(manifest))
+    assert result.returncode == 0, result.stderr
+    assert (own / "submission/submission.csv").read_bytes() == before
 
 
 def test_what_changed_since_the_manifest_is_named(own: Path, run: Run, refused: Refused) -> None:
@@ -157,6 +197,7 @@ def test_mistakes_are_named(own: Path, run: Run, refused: Refused) -> None:
     refused([*given, "--smooth", "-1"], "--smooth: -1: expected millimetres")
     refused([*given, "--smooth", "x"], "--smooth: x: expected millimetres")
     refused(["--check", "x.csv", "--sample", "y.csv", "--blend", "weights"], "--blend goes with --predictions")
+    refused(["--rebuild", "x.json", "--consistent"], "--consistent goes with --predictions")
     refused(["--rebuild", "x.json", "--smooth", "5"], "--smooth goes with --predictions")
     sample = given[given.index("--sample") + 1]
     refused([*given, "--output", sample], "is one of the inputs; expected another place for the submission")

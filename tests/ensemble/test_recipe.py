@@ -6,6 +6,7 @@ from scipy.special import expit
 
 from src.ensemble.blend import BLENDS
 from src.ensemble.calibrate import CALIBRATIONS
+from src.ensemble.consistent import make_consistent
 from src.ensemble.recipe import Fitted, Recipe
 from src.ensemble.smooth import smooth
 from src.errors import UserError
@@ -28,6 +29,8 @@ RECIPES = [
     Recipe("mean", None),
     Recipe("mean", 0.0, "temperature"),
     Recipe("weights", None, "isotonic"),
+    Recipe("mean", 0.0, "platt"),
+    Recipe("mean", 5.0, "temperature", consistent=True),
 ]
 
 
@@ -64,6 +67,9 @@ def test_the_steps_come_in_their_order() -> None:
     fitted = Recipe("mean", 5.0, "temperature").fit(PROBABILITIES, TARGETS, POSITIONS)
     by_hand = fitted.calibration(smooth(PROBABILITIES.mean(axis=0), POSITIONS, 5.0))
     np.testing.assert_array_equal(fitted(PROBABILITIES, POSITIONS), by_hand)
+    assert (by_hand[:, 0] < by_hand[:, 1:].max(axis=1)).any()
+    last = Recipe("mean", 5.0, "temperature", consistent=True).fit(PROBABILITIES, TARGETS, POSITIONS)
+    np.testing.assert_array_equal(last(PROBABILITIES, POSITIONS), make_consistent(by_hand))
     said = fitted.describe(["x", "y"])
     assert said["weights"] == {"x": 0.5, "y": 0.5}
     assert said["smooth_mm"] == 5.0
@@ -87,15 +93,18 @@ def test_names() -> None:
         "mean, smooth auto",
         "mean, temperature",
         "weights, smooth auto, isotonic",
+        "mean, platt",
+        "mean, smooth 5 mm, temperature, consistent",
     ]
-    assert [recipe.fits for recipe in RECIPES] == [False, False, True, True, True, True]
+    assert [recipe.fits for recipe in RECIPES] == [False, False, True, True, True, True, True, True]
 
 
+@pytest.mark.parametrize("consistent", [False, True])
 @pytest.mark.parametrize("calibrate", CALIBRATIONS)
 @pytest.mark.parametrize("smooth_mm", [0.0, 5.0, None])
 @pytest.mark.parametrize("blend", BLENDS)
-def test_its_numbers_make_it_again(blend: str, smooth_mm: float | None, calibrate: str) -> None:
-    recipe = Recipe(blend, smooth_mm, calibrate)
+def test_its_numbers_make_it_again(blend: str, smooth_mm: float | None, calibrate: str, consistent: bool) -> None:
+    recipe = Recipe(blend, smooth_mm, calibrate, consistent)
     fitted = recipe.fit(PROBABILITIES, TARGETS, POSITIONS)
     numbers = json.loads(json.dumps(fitted.describe(["x", "y"])))
     again = Fitted.from_numbers(recipe, ["x", "y"], numbers)
@@ -107,6 +116,18 @@ def test_its_numbers_make_it_again(blend: str, smooth_mm: float | None, calibrat
     swapped = Fitted.from_numbers(recipe, ["y", "x"], numbers)
     np.testing.assert_allclose(swapped(others[::-1], POSITIONS), fitted(others, POSITIONS), rtol=1e-12)
     assert again.describe(["x", "y"]) == fitted.describe(["x", "y"])
+
+
+def test_lines_that_do_not_rise_are_refused() -> None:
+    recipe = Recipe("mean", 0.0, "platt")
+    numbers = recipe.fit(PROBABILITIES, TARGETS, POSITIONS).describe(["x", "y"])
+    assert list(numbers["slopes"]) == list(numbers["intercepts"]) == list(LABELS)
+    for name, value in (("slopes", 0.0), ("slopes", -1.0), ("slopes", np.inf), ("intercepts", np.nan)):
+        with pytest.raises(ValueError, match="are no rising lines"):
+            Fitted.from_numbers(recipe, ["x", "y"], numbers | {name: numbers[name] | {"any": value}})
+    for name in ("slopes", "intercepts"):
+        with pytest.raises(KeyError):
+            Fitted.from_numbers(recipe, ["x", "y"], {key: each for key, each in numbers.items() if key != name})
 
 
 def test_numbers_that_are_missing_are_not_made_up() -> None:

@@ -13,7 +13,7 @@ from src.evaluate.operating_point import youden_threshold
 from src.evaluate.out_of_fold import read_truth
 from src.evaluate.score import log_loss_by_label, weighted_log_loss
 from src.evaluate.study import Cases
-from src.evaluate.summary import RESAMPLED, main, read_sources, statistics
+from src.evaluate.summary import WITH_INTERVAL, main, read_sources, statistics
 from src.files.layout import Layout
 from src.files.predictions import write_predictions
 from src.files.provenance import Provenance
@@ -67,7 +67,7 @@ def run(root: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run the command on that folder, in this process: what it writes."""
 
     def _run(*arguments: str | Path) -> pd.DataFrame:
-        line = ["summary", *map(str, arguments), "--root", str(root), "--resamples", "40"]
+        line = ["summary", *map(str, arguments), "--root", str(root)]
         monkeypatch.setattr(sys, "argv", line)
         main()
         return pd.read_csv(root / "submission" / "summary.csv").set_index(["level", "label", "metric"]).sort_index()
@@ -130,7 +130,10 @@ def test_a_conf_is_scored_by_the_mean_of_its_epochs(run: Run, root: Path, table:
     np.testing.assert_allclose(losses[list(LABELS)], log_loss_by_label(*pair), rtol=1e-9)
     assert losses["weighted"] == pytest.approx(weighted_log_loss(*pair))
     ranged = found[found["low"].notna()]
-    assert ((ranged["low"] <= ranged["value"]) & (ranged["value"] <= ranged["high"])).mean() > 0.99
+    assert ((ranged["low"] <= ranged["value"]) & (ranged["value"] <= ranged["high"])).all()
+    assert (ranged["low"] < ranged["high"]).all()
+    defined = found["value"].notna() & ~found.index.get_level_values("metric").str.contains("threshold|calibration")
+    assert (found["low"].notna() == defined).all()
     assert {"auc", "npv_at_0.15", "log_loss"} <= set(ranged.index.get_level_values("metric"))
 
 
@@ -169,11 +172,24 @@ def test_folds_that_are_not_predicted_are_not_scored(
     assert found.loc[("study", "any", "auc"), ["low", "high"]].notna().all()
 
 
-def test_the_seed_decides(run: Run, root: Path) -> None:
-    first, again, other = (run(root / "net.yaml", "--seed", seed) for seed in ("0", "0", "1"))
-    pd.testing.assert_frame_equal(first, again)
-    pd.testing.assert_series_equal(first["value"], other["value"])
-    assert (first["low"] != other["low"])[first["low"].notna()].mean() > 0.5
+def test_rates_of_one_are_not_sure(run: Run, root: Path, table: pd.DataFrame) -> None:
+    # nobody errs: all rates, predictive values and areas are 1
+    bag = _write_plain(root / "bag.parquet", table["ID"], 0.1 + 0.8 * table[list(LABELS)].to_numpy())
+    found = run(bag)
+    for level, slices in (("slice", table), ("study", table.groupby("StudyInstanceUID").max())):
+        of = found.loc[level, "subdural"]
+        counts = slices.groupby("PatientID")["subdural"].agg(["sum", "size"])
+        effective = [n.sum() ** 2 / (n**2).sum() for n in (counts["sum"], counts["size"] - counts["sum"])]
+        low = dict(zip(("sensitivity", "specificity"), [n / (n + 1.959964**2) for n in effective], strict=True))
+        for metric, expected in low.items():
+            assert of.loc[metric, ["value", "high"]].tolist() == [1, 1]
+            assert of.loc[metric, "low"] == pytest.approx(expected, rel=1e-6)
+        assert of.loc["auc", ["value", "high"]].tolist() == [1, 1]
+        assert of.loc["auc", "low"] in [pytest.approx(each, rel=1e-6) for each in low.values()]
+        # as sure as both rates are at their worst: Bayes' theorem
+        hits, alarms = 0.05 * low["sensitivity"], 0.95 * (1 - low["specificity"])
+        assert of.loc["ppv_at_0.05", "value"] == 1
+        assert of.loc["ppv_at_0.05", "low"] == pytest.approx(hits / (hits + alarms), rel=1e-6)
 
 
 def test_a_probability_at_the_threshold_is_a_yes() -> None:
@@ -181,7 +197,7 @@ def test_a_probability_at_the_threshold_is_a_yes() -> None:
     probabilities = np.tile([[0.5], [0.4], [0.5], [0.4]], 6)
     cases = Cases(targets, probabilities, np.arange(4), np.zeros(4))
     thresholds = np.array([[0.5] * 6, [0.5] * 6, [0.5] * 6, [np.nan] * 6])  # the last has none
-    found = dict(zip(RESAMPLED, statistics(cases, thresholds)(np.ones(4, dtype=int)), strict=True))
+    found = dict(zip(WITH_INTERVAL, statistics(cases, thresholds)(np.ones(4, dtype=int)), strict=True))
     np.testing.assert_array_equal(found["sensitivity"], 0.5)
     np.testing.assert_array_equal(found["specificity"], 0)
 
@@ -254,7 +270,7 @@ def test_the_command(root: Path, repository: Path, python: str) -> None:
         return subprocess.run(line, cwd=repository, capture_output=True, text=True)
 
     output = root / "elsewhere" / "table.csv"
-    done = command(str(root / "net.yaml"), "--root", str(root), "--resamples", "20", "--output", str(output))
+    done = command(str(root / "net.yaml"), "--root", str(root), "--output", str(output))
     assert done.returncode == 0, done.stderr
     found = pd.read_csv(output)
     assert found.columns.tolist() == ["level", "label", "metric", "value", "low", "high", "n", "positives"]
@@ -290,7 +306,7 @@ def test_a_bag_of_other_folds_is_refused(root: Path, table: pd.DataFrame, reposi
         read_sources([bag], Layout(root), [2, 3], read_truth(Layout(root)))
     assert error.value.step == "ensemble"
 
-    line = [python, "-m", "src.evaluate.summary", str(bag), "--root", str(root), "--resamples", "20"]
+    line = [python, "-m", "src.evaluate.summary", str(bag), "--root", str(root)]
     refused = subprocess.run(line, cwd=repository, capture_output=True, text=True)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == f"error: {bag} was made with other folds than there are now; run sh bin/ensemble.sh\n"
