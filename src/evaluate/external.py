@@ -44,7 +44,7 @@ def external_figures(
 
     targets: (N, 6) of 0, 1 and NaN, which leaves a case out of a label's figures. probabilities: (N, 6). patients: (N,)
     of anything that tells them apart. prevalence: of any bleed, for further predictive values of the label any,
-    `ppv_at` and `npv_at`; those of other labels would need prevalences of their own.
+    `ppv_at_0.1` and `npv_at_0.1`; those of other labels would need prevalences of their own.
 
     `value` is NaN where a metric is not defined, `low` and `high`, the ends of its 95 % interval, also where it has
     none. `n` and `positives` are cases, `patients` those of them. Rows about a threshold name the operating point.
@@ -160,7 +160,7 @@ def _expected(
     # a value of 0 or 1 shows no error of its own: the ends of both rates make its ends
     of_rates = [np.stack(predictive_values(end[0], end[1], prevalence)) for end in ends]
     low, high = (np.where(np.isnan(one), other, one) for one, other in zip(found, of_rates, strict=True))
-    return [_row(name, values[i], low[i], high[i]) for i, name in enumerate(("ppv_at", "npv_at"))]
+    return [_row(f"{name}_at_{prevalence:g}", values[i], low[i], high[i]) for i, name in enumerate(("ppv", "npv"))]
 
 
 def _row(metric: str, value: float, low: float = np.nan, high: float = np.nan) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def main() -> None:
         frame = validation_frame(cases, rows, labels, matched, thresholds, args.prevalence)
         facts = facts_of(reader, args.labels, labels, matched, thresholds, args.prevalence)
         write_validation(args.output, frame, cases, facts)
-    print(f"\n{validation_report(frame, args.prevalence)}\n")
+    print(f"\n{validation_report(frame)}\n")
     print(f"{args.output / FIGURES}: {len(frame)} figures; the studies are in {CASES}")
     if not (cases["status"] == "read").any():
         raise UserError(f"no study was read; {args.output / CASES} says why")

@@ -20,8 +20,8 @@ _RATES = {"sensitivity": "sensitivity", "specificity": "specificity", "PPV": "pp
 _NAMES = {"youden": "Youden", "sensitivity_95": "95 % sensitivity", "specificity_95": "95 % specificity"}
 
 
-def validation_report(frame: pd.DataFrame, prevalence: float | None = None) -> str:
-    """Format a table of `validation_frame`. prevalence: that of its columns `ppv_at` and `npv_at`."""
+def validation_report(frame: pd.DataFrame) -> str:
+    """Format a table of `validation_frame`."""
     blocks = [left_out_report(frame)]
     figures = frame[(frame["group"] == EVERYTHING) & (frame["label"] != "")]
     if not len(figures):
@@ -40,10 +40,10 @@ def validation_report(frame: pd.DataFrame, prevalence: float | None = None) -> s
         rates: dict[str, list[str]] = {"threshold": [cells(label, "threshold", 3, point) for label in labels]}
         for title, metric in _RATES.items():
             rates[title] = [cells(label, metric, 3, point) for label in labels]
-        if prevalence is not None:
-            for title, metric in (("PPV", "ppv_at"), ("NPV", "npv_at")):
-                name = f"{title} at {100 * prevalence:g} %"
-                rates[name] = [cells(label, metric, 3, point, with_interval=False) for label in labels]
+        for metric in dict.fromkeys(figures.loc[figures["metric"].str.contains("_at_"), "metric"]):
+            value, prevalence = metric.split("_at_")
+            name = f"{value.upper()} at {100 * float(prevalence):g} %"
+            rates[name] = [cells(label, metric, 3, point, with_interval=False) for label in labels]
         title = f"at the detector's operating point {_NAMES.get(point, point)} (out of fold, not chosen here)"
         blocks.append(f"{title}\n\n{_table(rates, labels)}")
     blocks.append(_subgroups(frame))

@@ -67,10 +67,10 @@ def test_predictive_values_elsewhere_are_bayes_and_of_any_alone() -> None:
     sensitivity, specificity = (get(each, point="youden")["value"] for each in ("sensitivity", "specificity"))
     # of 10,000 studies 200 have a bleed
     right, wrong = 200 * sensitivity, 9800 * (1 - specificity)
-    row = get("ppv_at", point="youden")
+    row = get("ppv_at_0.02", point="youden")
     assert row["value"] == pytest.approx(right / (right + wrong))
     assert row["low"] < row["value"] < row["high"]
-    assert set(frame.loc[frame["metric"].isin(["ppv_at", "npv_at"]), "label"]) == {"any"}
+    assert set(frame.loc[frame["metric"].isin(["ppv_at_0.02", "npv_at_0.02"]), "label"]) == {"any"}
 
 
 def test_calibration_is_that_of_logistic_regression_by_other_means() -> None:
