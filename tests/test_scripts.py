@@ -15,7 +15,7 @@ import pytest
 
 from src.files.layout import Layout
 
-SCRIPTS = ("setup", "demo", "test", "preprocess", "train", "predict", "sequence", "ensemble", "export", "infer")
+SCRIPTS = ("setup", "demo", "test", "preprocess", "train", "predict", "sequence", "ensemble", "export", "infer", "validate")
 MODULES = (
     "src.synthetic.make_competition",
     "src.preprocess.dicom_to_dataframe",
@@ -36,6 +36,7 @@ MODULES = (
     "src.report.montage",
     "src.detector.export",
     "src.study.infer",
+    "src.study.validate",
 )
 
 
