@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from src.detector import Detector
 from src.detector.folder import DESCRIPTION
 from src.dicom.sources import state_of
@@ -47,10 +45,18 @@ class Reader:
 
     @classmethod
     def load(
-        cls, folder: Path, *, device: str | None = None, prevalence: float | None = None, maps: bool = True
+        cls,
+        folder: Path,
+        *,
+        device: str | None = None,
+        runtime: str = "torch",
+        prevalence: float | None = None,
+        maps: bool = True,
     ) -> "Reader":
         """Load a detector's folder. Raises UserError like `Detector.load`."""
-        return cls(Detector.load(folder, device=device), file_sha256(folder / DESCRIPTION), prevalence, maps)
+        return cls(
+            Detector.load(folder, device=device, runtime=runtime), file_sha256(folder / DESCRIPTION), prevalence, maps
+        )
 
     @property
     def gap_mm(self) -> float:
@@ -70,7 +76,7 @@ class Reader:
             "files": files.hexdigest(),
             "prevalence": self.prevalence,
             "maps": self.maps,
-            "torch": str(torch.__version__),
+            **self.detector.runtime.provenance,
         }
 
     def answer(self, read: ReadScan) -> Result | str:
