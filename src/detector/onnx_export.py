@@ -70,9 +70,8 @@ class ClassifierModel(nn.Module):
         self.network = network
         self.shape = (2 * config.neighbours + 1, config.image_size, config.image_size)
         if hasattr(network.backbone, "set_swish"):
-            network.backbone.set_swish(
-                False
-            )  # efficientnet_pytorch's own saves memory in training, and has no operator
+            # efficientnet_pytorch's own saves memory in training, and has no operator
+            network.backbone.set_swish(False)  # type: ignore[operator]
         images = torch.rand(2, *self.shape, generator=torch.Generator().manual_seed(0))
         self.has_embeddings = self._tells_embeddings(images)
         self.has_maps = self.has_embeddings and activation_map(network, images) is not None
