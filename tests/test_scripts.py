@@ -15,7 +15,19 @@ import pytest
 
 from src.files.layout import Layout
 
-SCRIPTS = ("setup", "demo", "test", "preprocess", "train", "predict", "sequence", "ensemble", "export", "infer", "validate")
+SCRIPTS = (
+    "setup",
+    "demo",
+    "test",
+    "preprocess",
+    "train",
+    "predict",
+    "sequence",
+    "ensemble",
+    "export",
+    "infer",
+    "validate",
+)
 MODULES = (
     "src.synthetic.make_competition",
     "src.preprocess.dicom_to_dataframe",

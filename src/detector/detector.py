@@ -1,34 +1,28 @@
 """The trained detector as one object: from a series of slices to six probabilities for each slice."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from src.classify.inputs import network_input, stack_slices
-from src.classify.network import Network as ClassifierNetwork
-from src.classify.network import build_network
-from src.classify.tta import apply_view, mean_over_views
-from src.config import Config, TrainingConf
+from src.classify.tta import apply_view
+from src.config import Config
 from src.ct.hounsfield import HU_RANGE
 from src.ct.series import Series, adjacent_slices, order_by_series
-from src.detector.explain import activation_map, mean_map
-from src.detector.folder import Description, Member, Network, Weights, read_folder, weights_file
+from src.detector.explain import mean_map
+from src.detector.folder import Description, Member, Network, read_description, read_weights
+from src.detector.onnx import OnnxRuntime, is_faster_on
+from src.detector.runtime import Runtime, TorchRuntime
 from src.errors import UserError
 from src.evaluate.score import CLIP
 from src.evaluate.study import Cases, to_studies
 from src.files.slice_positions import SlicePositions
 from src.labels import LABELS
-from src.sequence.components import PrincipalComponents
-from src.sequence.network import SequenceNetwork
-from src.sequence.series import batch_logits, collate, series_sample
-from src.train.checkpoint import load_weights
-from src.train.distributed import mixed_precision
 
+RUNTIMES = ("auto", "torch", "onnx")
 MAP_SIZE = 32  # of class activation maps; networks give 7 to 16 places along each side
 BATCH = 8  # slices that all networks predict together: images and activations of no more are in memory at once
 
@@ -39,48 +33,43 @@ class Detector:
         detector = Detector.load(folder)
         probabilities = detector(series)  # (S, 6), columns in the order of LABELS
 
-    description: what it consists of, with operating points and out-of-fold figures.
+    description: what it consists of, with operating points and out-of-fold figures. runtime: what
+    computes its networks.
     """
 
-    def __init__(
-        self,
-        description: Description,
-        weights: Weights,
-        device: torch.device,
-        source: str = "the detector",
-    ) -> None:
-        self.description, self.device = description, device
+    def __init__(self, description: Description, runtime: Runtime) -> None:
+        self.description, self.runtime = description, runtime
         self._fitted = description.fitted
-        self._classifiers: dict[Network, ClassifierNetwork] = {}
-        self._sequences: dict[Network, SequenceNetwork] = {}
-        self._components: dict[Network, PrincipalComponents] = {}
-        for network in description.networks:
-            tensors = _of_network(weights[network.name], network)
-            where = f"{source}, {weights_file(network.name)}, {network.prefix}"
-            if network.name in description.classifiers:
-                config = description.classifiers[network.name]
-                self._classifiers[network] = self._ready(build_network(config, pretrained="none"), tensors, where)
-            else:
-                model = description.sequences[network.name]
-                if model.components is not None:
-                    mean, axes = tensors.pop("components.mean"), tensors.pop("components.axes")
-                    self._components[network] = PrincipalComponents(mean.numpy(), axes.numpy())
-                built = SequenceNetwork(model.config, model.dimensions, torch.zeros(len(LABELS)))
-                self._sequences[network] = self._ready(built, tensors, where)
 
     @classmethod
-    def load(cls, folder: Path | str, *, device: str | torch.device | None = None) -> "Detector":
+    def load(
+        cls, folder: Path | str, *, device: str | torch.device | None = None, runtime: str = "torch"
+    ) -> "Detector":
         """Load a detector from its folder, each file compared with its checksum; no file in it is run.
 
-        device: where it computes; None for a GPU where there is one, else the CPU. Raises UserError where the folder is
-        no detector, of another format, damaged or incomplete, and for an unknown device.
+        device: where it computes; None for a GPU where there is one, else the CPU. runtime: of RUNTIMES; "torch" gives
+        the pipeline's own numbers, "onnx" those of the folder's ONNX models on the CPU, equal to 1e-4, and "auto"
+        whichever is faster. Raises UserError where the folder is no detector, of another format, damaged or incomplete,
+        for an unknown device, and for a runtime that it or this machine has not.
         """
         try:
-            chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            chosen = torch.device(device or ("cuda" if torch.cuda.is_available() and runtime != "onnx" else "cpu"))
         except RuntimeError as error:
             raise UserError(f"device {device}: expected cpu, cuda or cuda:<number>") from error
-        description, weights = read_folder(Path(folder))
-        return cls(description, weights, chosen, str(folder))
+        if runtime not in RUNTIMES:
+            raise UserError(f"runtime {runtime}: expected {' or '.join(RUNTIMES)}")
+        description, has_models = read_description(Path(folder))
+        if runtime == "onnx" or (runtime == "auto" and has_models and is_faster_on(chosen)):
+            if not has_models:
+                raise UserError(f"{folder} has no ONNX models, which the runtime onnx needs")
+            return cls(description, OnnxRuntime(description, Path(folder), chosen))
+        weights = read_weights(Path(folder), description)
+        return cls(description, TorchRuntime(description, weights, chosen, str(folder)))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.runtime.device
 
     def __call__(self, series: Series) -> np.ndarray:
         """The probabilities of each slice: (S, 6) float64, in the series' order, columns in the order of LABELS.
@@ -113,9 +102,9 @@ class Detector:
         pixels = [np.clip(series.pixels[i], *HU_RANGE) for i in order]
         z = np.asarray(series.z, dtype=np.float64)[order]
         for name, config in self.description.classifiers.items():
-            network = next(each for each in self._classifiers if each.name == name)
+            network = next(each for each in self.description.networks if each.name == name)
             found = [
-                activation_map(self._classifiers[network], torch.from_numpy(images).to(self.device))
+                self.runtime.local_logits(network, torch.from_numpy(images).to(self.device))
                 for _, images in _batches(pixels, z, config)
             ]
             if found and found[0] is not None:
@@ -144,22 +133,19 @@ class Detector:
     @torch.inference_mode()
     def _classify(self, pixels: Sequence[np.ndarray], z: np.ndarray) -> "_Outputs":
         """What all classifiers make of the slices of a series in order."""
-        outputs = _Outputs(self._classifiers, len(pixels))
-        readers = {network for member in self.description.members for network in member.classifiers}
-        for config in _distinct_inputs(self.description.classifiers.values()):
-            networks = [each for each in self._classifiers if _same_inputs(config, self._config(each))]
+        description = self.description
+        classifiers = [each for each in description.networks if each.name in description.classifiers]
+        outputs = _Outputs(classifiers, len(pixels))
+        readers = {network for member in description.members for network in member.classifiers}
+        for config in _distinct_inputs(description.classifiers.values()):
+            networks = [each for each in classifiers if _same_inputs(config, description.classifiers[each.name])]
             for rows, images in _batches(pixels, z, config):
                 batch = torch.from_numpy(images).to(self.device)
                 views = [apply_view(batch, view) for view in config.tta]
                 for network in networks:
-                    with self._autocast(self._config(network)):
-                        if network in readers:
-                            outputs.add(network, rows, *_with_embeddings(self._classifiers[network], views))
-                        else:
-                            outputs.add(network, rows, mean_over_views(self._classifiers[network], views), None)
+                    outputs.add(network, rows, *self.runtime.classify(network, views, embeddings=network in readers))
         return outputs
 
-    @torch.inference_mode()
     def _predict_member(self, member: Member, outputs: "_Outputs", z: np.ndarray) -> np.ndarray:
         """The mean over a member's folds: (S, 6) float64."""
         if not member.classifiers:
@@ -172,64 +158,30 @@ class Detector:
 
     def _read_series(self, network: Network, outputs: "_Outputs", classifier: Network, z: np.ndarray) -> np.ndarray:
         """A sequence network's probabilities of the slices of a series: (S, 6) float32."""
-        embeddings = outputs.embeddings(classifier)
-        if network in self._components:
-            embeddings = self._components[network](embeddings)
-        with np.errstate(over="ignore"):
-            embeddings = embeddings.astype(np.float16).astype(np.float32)  # as embedding files keep them
-        logits = outputs.logits(classifier)
+        embeddings, probabilities = outputs.embeddings(classifier), outputs.probabilities[classifier]
         predicted = np.empty((len(z), len(LABELS)), dtype=np.float32)
         order, starts = order_by_series(np.zeros(len(z), dtype=np.int64), z)
         for start, stop in pairwise(starts):
             rows = order[start:stop]
-            batch = collate([series_sample(embeddings[rows], logits[rows], z[rows], rows)])
-            on_device = {key: value.to(self.device) for key, value in batch.items()}  # type: ignore[attr-defined]
-            with self._autocast(self.description.sequences[network.name].config):
-                found = batch_logits(self._sequences[network], on_device)  # type: ignore[arg-type]
-            predicted[rows] = found.float().sigmoid().cpu().numpy()
+            predicted[rows] = self.runtime.read_series(network, embeddings[rows], probabilities[rows], z[rows])
         return predicted
-
-    def _config(self, network: Network) -> Config:
-        return self.description.classifiers[network.name]
-
-    def _autocast(self, config: TrainingConf) -> AbstractContextManager[object]:
-        """The precision of a conf, as far as this machine has it."""
-        dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(mixed_precision(config.precision))
-        if dtype is None or (dtype is torch.float16 and self.device.type != "cuda"):
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype)
-
-    def _ready(self, network: nn.Module, tensors: dict[str, torch.Tensor], source: str):  # type: ignore[no-untyped-def]
-        load_weights(network, tensors, source)
-        return network.to(self.device).eval()
 
 
 class _Outputs:
     """The outputs of each classifier network for S slices: probabilities (S, 6), and embeddings where they are read."""
 
-    def __init__(self, networks: dict[Network, ClassifierNetwork], n_slices: int) -> None:
+    def __init__(self, networks: Sequence[Network], n_slices: int) -> None:
         self.probabilities = {network: np.empty((n_slices, len(LABELS)), dtype=np.float32) for network in networks}
         self._embeddings: dict[Network, list[np.ndarray]] = {network: [] for network in networks}
 
-    def add(self, network: Network, rows: slice, probabilities: torch.Tensor, embeddings: torch.Tensor | None) -> None:
-        self.probabilities[network][rows] = probabilities.cpu().numpy()
+    def add(self, network: Network, rows: slice, probabilities: np.ndarray, embeddings: np.ndarray | None) -> None:
+        self.probabilities[network][rows] = probabilities
         if embeddings is not None:
-            self._embeddings[network].append(embeddings.cpu().numpy())
+            self._embeddings[network].append(embeddings)
 
     def embeddings(self, network: Network) -> np.ndarray:
         """(S, D) float32."""
         return np.concatenate(self._embeddings[network])
-
-    def logits(self, network: Network) -> np.ndarray:
-        """(S, 6) float32, as an embedding file has them."""
-        return torch.logit(torch.from_numpy(self.probabilities[network]), eps=CLIP).numpy()
-
-
-def _with_embeddings(network: ClassifierNetwork, views: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """A network's mean probabilities (N, 6) and mean embeddings (N, D) over the views of a batch, float32."""
-    embeddings = [network.forward_head(network.forward_features(images), pre_logits=True) for images in views]
-    probabilities = torch.stack([network.classifier(each).float().sigmoid() for each in embeddings])
-    return probabilities.mean(dim=0), torch.stack(embeddings).float().mean(dim=0)
 
 
 def _batches(pixels: Sequence[np.ndarray], z: np.ndarray, config: Config) -> Iterator[tuple[slice, np.ndarray]]:
@@ -252,9 +204,3 @@ def _distinct_inputs(configs: Iterable[Config]) -> list[Config]:
         if not any(_same_inputs(config, each) for each in distinct):
             distinct.append(config)
     return distinct
-
-
-def _of_network(tensors: dict[str, torch.Tensor], network: Network) -> dict[str, torch.Tensor]:
-    """The tensors of one network, by their own names."""
-    prefix = network.prefix
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -26,13 +26,14 @@ def activation_map(network: Network, images: torch.Tensor) -> torch.Tensor | Non
     last = network.parts.classifier(network.backbone)
     if features.ndim != 4 or not isinstance(last, nn.Linear) or features.shape[1] != last.in_features:
         return None
-    local = F.conv2d(
-        features.float(), last.weight.float()[:, :, None, None], None if last.bias is None else last.bias.float()
-    )
-    logits = network.forward_head(features).float()
-    if not torch.allclose(local.mean(dim=(2, 3)), logits, rtol=1e-2, atol=1e-2):
-        return None
-    return local
+    local, logits = local_logits(features, last), network.forward_head(features).float()
+    return local if torch.allclose(local.mean(dim=(2, 3)), logits, rtol=1e-2, atol=1e-2) else None
+
+
+def local_logits(features: torch.Tensor, last: nn.Linear) -> torch.Tensor:
+    """A network's last layer at each place of its feature map: (N, D, h, w) -> (N, 6, h, w) float32."""
+    bias = None if last.bias is None else last.bias.float()
+    return F.conv2d(features.float(), last.weight.float()[:, :, None, None], bias)
 
 
 def mean_map(maps: Sequence[torch.Tensor], size: int) -> np.ndarray:

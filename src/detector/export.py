@@ -6,8 +6,10 @@ from src.arguments import Parser, natural, positive
 from src.detector.card import model_card
 from src.detector.collect import Selection, collect
 from src.detector.folder import require_place, size_of, write_folder
+from src.detector.onnx_export import export_models
 from src.errors import run_command
 from src.files.layout import Layout
+from src.progress import progress
 
 
 def main() -> None:
@@ -30,15 +32,22 @@ def main() -> None:
         metavar="N",
         help="the first N networks alone, fold after fold, late epochs first; sequence networks with their classifiers",
     )
+    parser.add_argument(
+        "--onnx",
+        action="store_true",
+        help="add an ONNX model of each network, which takes seconds each and as much room",
+    )
     args = parser.parse_args()
     layout = Layout(args.root)
     manifest = args.manifest or layout.submission.with_name("manifest.json")
     output = args.output or layout.detector
     require_place(output)
     description, weights = collect(manifest, layout, Selection(args.folds, args.epochs, args.networks))
+    size, with_models = size_of(weights), f", {size_of(weights, with_models=True) / 1e6:.1f} MB with their ONNX models"
     count = len(description.networks)
-    print(f"{output}: {count} networks, {size_of(weights) / 1e6:.1f} MB", flush=True)
-    write_folder(output, description, weights, model_card(description))
+    print(f"{output}: {count} networks, {size / 1e6:.1f} MB{with_models if args.onnx else ''}", flush=True)
+    models = progress(export_models(description, weights), desc="ONNX", total=count) if args.onnx else None
+    write_folder(output, description, weights, model_card(description), models)
     print(f"{output}: written, with its model card; python: Detector.load({str(output)!r})")
 
 

@@ -3,6 +3,7 @@
     detector.json            everything but the weights; its own checksum and those of the other files
     weights/*.safetensors    a file for each classifier and sequence model, with the networks of all folds and epochs
     MODEL_CARD.md            the same for people
+    onnx/*.onnx              where they were asked for: a file for each network, complete by itself
 
 Nothing in it is code, and nothing depends on when or where it was written.
 """
@@ -12,7 +13,8 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +32,7 @@ from src.files.atomic import replacing_folder
 from src.files.checksum import file_sha256
 
 FORMAT_VERSION = 1
+WITH_MODELS = 2  # the format of a detector with ONNX models, which is otherwise the same
 DESCRIPTION = "detector.json"
 CARD = "MODEL_CARD.md"
 
@@ -113,6 +116,16 @@ def weights_file(name: str) -> str:
     return f"weights/{name}.safetensors"
 
 
+def model_files(networks: Sequence[Network]) -> dict[Network, str]:
+    """The ONNX model of each network; two of one name, fold and epoch are told apart by their checkpoints."""
+    plain = {each: f"onnx/{each.name}.fold{each.fold}.epoch{each.epoch}" for each in networks}
+    count = Counter(plain.values())
+    return {
+        each: f"{stem}.{each.checkpoint[:12]}.onnx" if count[stem] > 1 else f"{stem}.onnx"
+        for each, stem in plain.items()
+    }
+
+
 def require_place(folder: Path) -> None:
     """Raise UserError where something else than a detector would be replaced."""
     if folder.is_dir() and ((folder / DESCRIPTION).is_file() or not any(folder.iterdir())):
@@ -121,11 +134,21 @@ def require_place(folder: Path) -> None:
         raise UserError(f"{folder} is there and is no detector; expected a new folder, or a detector to replace")
 
 
-def write_folder(folder: Path, description: Description, weights: Weights, card: str) -> None:
-    """Write a detector, atomically. Raises UserError as `require_place`, NotEnoughDisk and OSError."""
+def write_folder(
+    folder: Path,
+    description: Description,
+    weights: Weights,
+    card: str,
+    models: Iterable[tuple[str, bytes]] | None = None,
+) -> None:
+    """Write a detector, atomically. Raises UserError as `require_place`, NotEnoughDisk and OSError.
+
+    models: names, all of `model_files`, and contents of ONNX models, each made when its turn comes. None: the detector
+    has none.
+    """
     require_place(folder)
     folder.resolve().parent.mkdir(parents=True, exist_ok=True)
-    needed, free = size_of(weights), shutil.disk_usage(folder.resolve().parent).free
+    needed, free = size_of(weights, with_models=models is not None), shutil.disk_usage(folder.resolve().parent).free
     if needed > free:
         raise NotEnoughDisk(f"{folder} will take {needed / 1e6:.1f} MB, and its disk has {free / 1e6:.1f} MB free")
     with replacing_folder(folder) as temporary:
@@ -135,10 +158,14 @@ def write_folder(folder: Path, description: Description, weights: Weights, card:
             _save(tensors, temporary / weights_file(name))
             # safetensors makes files that only their owner may read, whatever the umask
             shutil.copymode(temporary / CARD, temporary / weights_file(name))
+        if models is not None:
+            (temporary / "onnx").mkdir()
+        for name, model in models or ():
+            (temporary / name).write_bytes(model)
         record = {
-            "format": FORMAT_VERSION,
+            "format": FORMAT_VERSION if models is None else WITH_MODELS,
             "sha256": _UNSET,
-            "files": {name: file_sha256(temporary / name) for name in _files_of([*weights])},
+            "files": {name: file_sha256(temporary / name) for name in _files_of(description, models is not None)},
             **_DESCRIPTION.dump_python(description, mode="json"),
         }
         text = json.dumps(record, indent=1, allow_nan=False) + "\n"
@@ -147,25 +174,31 @@ def write_folder(folder: Path, description: Description, weights: Weights, card:
         (temporary / DESCRIPTION).write_text(text, encoding="utf-8")
 
 
-def size_of(weights: Weights) -> int:
-    """The bytes that weights take, in memory and on disk."""
-    return sum(tensor.nbytes for tensors in weights.values() for tensor in tensors.values())
+def size_of(weights: Weights, *, with_models: bool = False) -> int:
+    """The bytes that weights take, in memory and on disk. with_models: also those of ONNX models, nearly."""
+    size = sum(tensor.nbytes for tensors in weights.values() for tensor in tensors.values())
+    return size * (2 if with_models else 1)
 
 
 def read_folder(folder: Path) -> tuple[Description, Weights]:
-    """Read a detector, each file that is used compared with its checksum first: (description, weights).
+    """Read a detector: (description, weights). Raises UserError as `read_description` and `read_weights`."""
+    description, _ = read_description(folder)
+    return description, read_weights(folder, description)
+
+
+def read_description(folder: Path) -> tuple[Description, bool]:
+    """Read what a detector is, all its files compared with their checksums: (description, whether it has ONNX models).
 
     Raises UserError where the folder is no detector, is of another format, or a file is missing or damaged.
     """
     record = _read_record(folder)
-    files = record.pop("files")
+    files, has_models = record.pop("files"), record.pop("format") == WITH_MODELS
     try:
         description = _DESCRIPTION.validate_python(record)
         _check(description)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder} is no detector of this version ({_first(error)})") from error
-    names = [*description.classifiers, *description.sequences]
-    if sorted(files) != _files_of(names):
+    if sorted(files) != _files_of(description, has_models):
         raise UserError(f"{folder / DESCRIPTION} lists other files than the detector has: {first_few(sorted(files))}")
     for name, sha256 in files.items():
         if not (folder / name).is_file():
@@ -174,14 +207,20 @@ def read_folder(folder: Path) -> tuple[Description, Weights]:
             raise UserError(
                 f"{folder / name} is damaged: it does not have the checksum in {DESCRIPTION}", step="export"
             )
+    return description, has_models
+
+
+def read_weights(folder: Path, description: Description) -> Weights:
+    """Read the weights of a detector whose description was read. Raises UserError where they cannot be read."""
+    names = [*description.classifiers, *description.sequences]
     try:
-        return description, {name: load_file(folder / weights_file(name)) for name in names}
+        return {name: load_file(folder / weights_file(name)) for name in names}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder} has weights that cannot be read ({_first(error)})") from error
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
-    """What detector.json holds, its checksum and format compared, less these two."""
+    """What detector.json holds, its checksum and format compared, less the checksum."""
     path = folder / DESCRIPTION
     if not path.is_file():
         raise UserError(f"{folder} is no detector: it lacks {DESCRIPTION}", step="export")
@@ -190,16 +229,17 @@ def _read_record(folder: Path) -> dict[str, Any]:
     data = path.read_bytes()
     try:
         record = dict(parse_json(data))
-        version, sha256 = int(record.pop("format")), str(record.pop("sha256"))
+        version, sha256 = int(record["format"]), str(record.pop("sha256"))
         record["files"] = {str(name): str(digest) for name, digest in record["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error})", step="export") from error
     if hashlib.sha256(data.replace(sha256.encode(), _UNSET.encode(), 1)).hexdigest() != sha256:
         raise UserError(f"{path} is damaged: it does not have its own checksum", step="export")
-    if version != FORMAT_VERSION:
-        newer = "newer" if version > FORMAT_VERSION else "older"
+    if version not in (FORMAT_VERSION, WITH_MODELS):
+        newer = "newer" if version > WITH_MODELS else "older"
         raise UserError(
-            f"{folder} is a detector of a {newer} format, {version}; this version reads format {FORMAT_VERSION}"
+            f"{folder} is a detector of a {newer} format, {version}; this version reads formats {FORMAT_VERSION} and "
+            f"{WITH_MODELS}"
         )
     return record
 
@@ -224,9 +264,10 @@ def _check(description: Description) -> None:
     _ = description.fitted  # which checks the recipe and its numbers
 
 
-def _files_of(names: Sequence[str]) -> list[str]:
-    """All files of a detector with these confs but its description."""
-    return sorted([CARD, *map(weights_file, names)])
+def _files_of(description: Description, with_models: bool) -> list[str]:
+    """All files of a detector but its description."""
+    weights = map(weights_file, (*description.classifiers, *description.sequences))
+    return sorted([CARD, *weights, *(model_files(description.networks).values() if with_models else ())])
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +55,14 @@ class Reader:
         folder: Path,
         *,
         device: str | None = None,
+        runtime: str = "torch",
         prevalence: float | None = None,
         maps: bool = True,
         dicom: bool = False,
     ) -> "Reader":
         """Load a detector's folder. Raises UserError like `Detector.load`."""
-        return cls(Detector.load(folder, device=device), file_sha256(folder / DESCRIPTION), prevalence, maps, dicom)
+        detector = Detector.load(folder, device=device, runtime=runtime)
+        return cls(detector, file_sha256(folder / DESCRIPTION), prevalence, maps, dicom)
 
     @property
     def gap_mm(self) -> float:
@@ -81,7 +82,7 @@ class Reader:
             "files": files.hexdigest(),
             "prevalence": self.prevalence,
             "maps": self.maps,
-            "torch": version("torch"),
+            **self.detector.runtime.provenance,
             **({"dicom": DICOM_FORMAT, "version": src.__version__} if self.dicom else {}),
         }
 

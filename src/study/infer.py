@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from src.arguments import Parser, fraction
+from src.detector.detector import RUNTIMES
 from src.dicom.series import PassedOver
 from src.errors import NotEnoughDisk, UserError, advising, run_command
 from src.files.atomic import replacing
@@ -38,14 +39,16 @@ def main() -> None:
     parser.add_argument("--no-maps", action="store_true", help="pages without class activation maps, which is faster")
     _add_dicom_arguments(parser)
     parser.add_argument("--device", help="cpu or cuda (default: a GPU where there is one)")
+    parser.add_argument(
+        "--runtime", choices=RUNTIMES, default="auto", help="what computes (default: the faster of what there is)"
+    )
     parser.add_root()
     add_engine_arguments(parser)
     args = parser.parse_args()
     server = _server(args)
     folder = args.detector or Layout(args.root).detector
-    reader = Reader.load(
-        folder, device=args.device, prevalence=args.prevalence, maps=not args.no_maps, dicom=args.dicom
-    )
+    settings = {"device": args.device, "runtime": args.runtime, "prevalence": args.prevalence}
+    reader = Reader.load(folder, **settings, maps=not args.no_maps, dicom=args.dicom)
     found = find_studies(args.paths, **engine_arguments(args))
     _require_any(found, args.series)
     choices = [

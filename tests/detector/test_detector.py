@@ -130,7 +130,7 @@ def test_a_long_series_needs_no_more_memory_than_a_few_images(
 ) -> None:
     manifest = trained.submit("last", Recipe())
     one = Detector.load(export(manifest, trained.layout, tmp_path / "one", Selection(networks=1)))
-    (network,) = one._classifiers.values()
+    (network,) = one.runtime.classifiers.values()
     original, sizes = network.forward_features, []
 
     def counted(images: torch.Tensor) -> torch.Tensor:
@@ -197,7 +197,7 @@ def test_it_needs_nothing_but_its_folder(trained: Trained, test_series: list[Ser
 
 def test_a_network_that_fails_is_an_error_and_no_answer(folder: Path) -> None:
     broken = Detector.load(folder)
-    network = next(iter(broken._classifiers.values()))
+    network = next(iter(broken.runtime.classifiers.values()))
     with torch.no_grad():
         network.classifier.bias[0] = float("nan")
     with pytest.raises(UserError, match="some predictions are not finite"):

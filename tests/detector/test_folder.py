@@ -96,8 +96,8 @@ def _signed(copy: Path, **changes: object) -> None:
 
 
 def test_other_formats_and_what_is_nonsense_are_one_line(copy: Path) -> None:
-    _signed(copy, format=2)
-    with pytest.raises(UserError, match="a detector of a newer format, 2; this version reads format 1"):
+    _signed(copy, format=3)
+    with pytest.raises(UserError, match="a detector of a newer format, 3; this version reads formats 1 and 2"):
         Detector.load(copy)
     _signed(copy, format=1, members=[{"name": "x"}])
     with pytest.raises(UserError, match="no detector of this version"):
