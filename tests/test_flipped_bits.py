@@ -54,8 +54,6 @@ def commands(root: Path) -> dict[str, Command]:
         "summary": (
             "src.evaluate.summary",
             layout.submission.with_name("out_of_fold.parquet"),
-            "--resamples",
-            9,
             "--root",
             root,
         ),
@@ -158,7 +156,7 @@ KINDS = [
     Kind("half trained", f"{CLASSIFIER}/conf.yaml", ("train",)),
     Kind("half trained", f"{CLASSIFIER}/versions.yaml", ("train",)),
     Kind("trained", f"{CLASSIFIER}/epoch2.safetensors", ("predict",)),
-    Kind("half predicted", f"model/{NAME}/partial_predictions/*.npz", ("predict",), 2),
+    Kind("half predicted", f"{CLASSIFIER}/partial_predictions/*.npz", ("predict",), 2),
     Kind("predicted", f"{CLASSIFIER}/valid_epoch2.parquet", ("predict",), 2),
     Kind("half embedded", f"{CLASSIFIER}/embeddings_epoch2_pca.npz", ("embed",), 1),
     Kind("half embedded", f"{CLASSIFIER}/embeddings_train_epoch2.npy", ("embed",), 1),
