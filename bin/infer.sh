@@ -4,10 +4,12 @@
 #
 #   sh bin/infer.sh /data/cd.zip
 #   sh bin/infer.sh /data/incoming --output /data/answers --prevalence 0.1
+#   sh bin/infer.sh /data/incoming --dicom --send pacs.example:104 --aet PACS
 #
 # Arguments: --detector, --output (answers in the current folder), --series, --all-series, --prevalence, --no-maps,
-# --device, --runtime (torch or onnx; the faster of what there is); python -m src.study.infer -h explains them. ICH_ROOT: where model/detector is (the repository); ENGINE, JOBS,
-# DASK_ADDRESS: for reading headers, as in preprocess.sh. A second run keeps what is there. docs/study.md has the rest.
+# --runtime, --dicom, --send, --aet, --calling-aet, --resend, --device; python -m src.study.infer -h explains them.
+# ICH_ROOT: where model/detector is (the repository); ENGINE, JOBS, DASK_ADDRESS: for reading headers, as in
+# preprocess.sh. A second run keeps what is there. docs/study.md has the rest.
 
 set -eu
 caller=$PWD

@@ -15,7 +15,7 @@ A map of the package. Imports point downwards only: a line may import from the l
     preprocess   DICOM to table, image store and folds
     evaluate     the competition's metric; statistics by slice and study, with intervals over patients
     files        the pipeline's own files: image store, tables, predictions, embeddings
-    dicom        the only reader of DICOM: headers, pixels, archives, series
+    dicom        the only reader and writer of DICOM: headers, pixels, archives, series, results
     ct           what a slice and a series mean: Hounsfield units, windows, geometry, order
     arguments    command lines
     config       conf/, checked; config_errors says what is wrong with it

@@ -176,7 +176,7 @@ def add_shared(dataset: Dataset, about: About) -> None:
 
 def series_description(about: About, what: str) -> str:
     """A SeriesDescription that warns: of 64 characters at most (LO), which any character set has."""
-    number = f" of series {about.number}" if about.number.isdigit() else ""
+    number = f" of series {about.number}" if re.fullmatch(r"[0-9]+", about.number) else ""
     return f"{WARNING}: {what}{number}"[:64]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pynetdicom import AE, Association
+from pynetdicom import AE, Association, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import, from the standard's list
     ComprehensiveSRStorage,
     SecondaryCaptureImageStorage,
@@ -89,9 +89,12 @@ def send(server: Server, files: Sequence[Path], output: Path) -> Iterator[Sent]:
     for kind in (ComprehensiveSRStorage, SecondaryCaptureImageStorage):
         entity.add_requested_context(kind)
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # what it logs is told below, in one line
-    association = entity.associate(server.host, server.port, ae_title=server.title)
+    connected: list[evt.Event] = []
+    handlers: list[evt.EventHandlerType] = [(evt.EVT_CONN_OPEN, connected.append)]
+    association = entity.associate(server.host, server.port, ae_title=server.title, evt_handlers=handlers)
     if not association.is_established:
-        raise UserError(f"{server}: {_why_not(association)}; nothing was sent")
+        why = _why_not(association) if connected else "cannot be connected to; expected a DICOM server there"
+        raise UserError(f"{server}: {why}; nothing was sent")
     try:
         for path in files:
             sent = _store(association, path)
@@ -112,9 +115,7 @@ def _why_not(association: Association) -> str:
     accepted = association.acceptor.primitive
     if accepted is not None and accepted.result == 0:  # pynetdicom aborts where no context is left
         return "the server accepts neither structured reports nor secondary captures"
-    if association.is_aborted:
-        return f"the server ended the association, or gave no answer within {_ANSWER_S} s"
-    return f"no connection within {_CONNECT_S} s; expected a DICOM server there"
+    return f"the server ended the connection, or gave no answer within {_ANSWER_S} s"
 
 
 def _store(association: Association, path: Path) -> Sent:
@@ -129,6 +130,7 @@ def _store(association: Association, path: Path) -> Sent:
     except RuntimeError as error:
         return Sent(path, False, shortened(error))
     if "Status" not in answer:
+        association.abort()  # so that no other object waits for an answer too
         return Sent(path, False, f"no answer within {_ANSWER_S} s, or the connection was lost")
     status = int(answer.Status)
     if code_to_category(status) == STATUS_SUCCESS:

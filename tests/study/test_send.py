@@ -152,15 +152,18 @@ def test_a_kind_that_the_server_does_not_take_stops_no_other(output: Path, rows:
     assert [path.name for path in due_objects(rows, output, server)] == ["report.dcm"]
 
 
-def test_a_connection_that_is_lost_is_told_for_each(output: Path, rows: list[Row]) -> None:
+def test_a_connection_that_is_lost_is_told_for_each(
+    output: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def drop(event: evt.Event) -> int:
-        event.assoc.abort()
+        event.assoc.dul.socket.close()
         return 0
 
     entity = AE(ae_title="PACS")
     for each in (REPORT_CLASS, IMAGE_CLASS):
         entity.add_supported_context(each)
     running = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, drop)])
+    monkeypatch.setattr("src.study.send._ANSWER_S", 2)
     try:
         server = Server("127.0.0.1", running.server_address[1], "PACS")
         sent = list(send(server, due_objects(rows, output, server), output))
@@ -171,7 +174,9 @@ def test_a_connection_that_is_lost_is_told_for_each(output: Path, rows: list[Row
     assert sent[1].answer == "not sent: the connection was lost"
 
 
-def test_no_association_is_one_line(output: Path, rows: list[Row], capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_association_is_one_line(
+    output: Path, rows: list[Row], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(server: Server, words: str) -> None:
         with pytest.raises(UserError, match=words):
             list(send(server, due_objects(rows, output, server), output))
@@ -180,7 +185,13 @@ def test_no_association_is_one_line(output: Path, rows: list[Row], capfd: pytest
         fails(server, f"PACS@127.0.0.1:{server.port}: the server refuses the association: Called AE title not recog")
     with _server([CT_CLASS]) as (server, _):
         fails(server, "the server accepts neither structured reports nor secondary captures; nothing was sent")
-    fails(Server("127.0.0.1", _free_port(), "PACS"), "no connection within 10 s; expected a DICOM server there")
+    fails(
+        Server("127.0.0.1", _free_port(), "PACS"),
+        "cannot be connected to; expected a DICOM server there; nothing was sent",
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr("src.study.send._ANSWER_S", 0.2)
+        fails(Server("127.0.0.1", silent.getsockname()[1], "PACS"), "or gave no answer within 0.2 s; nothing was sent")
     assert capfd.readouterr() == ("", "")
 
 
