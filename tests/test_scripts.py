@@ -15,19 +15,8 @@ import pytest
 
 from src.files.layout import Layout
 
-SCRIPTS = (
-    "setup",
-    "demo",
-    "test",
-    "preprocess",
-    "train",
-    "predict",
-    "sequence",
-    "ensemble",
-    "export",
-    "infer",
-    "validate",
-)
+SCRIPTS = ("setup", "demo", "test", "preprocess", "train", "predict", "sequence", "ensemble")
+SCRIPTS += ("export", "infer", "validate")
 MODULES = (
     "src.synthetic.make_competition",
     "src.preprocess.dicom_to_dataframe",
@@ -35,6 +24,7 @@ MODULES = (
     "src.preprocess.make_folds",
     "src.preprocess.audit",
     "src.preprocess.unpack_csv",
+    "src.preprocess.import_studies",
     "src.train.launch",
     "src.classify.train",
     "src.classify.predict",

@@ -63,8 +63,11 @@ def read_study_labels(path: Path) -> StudyLabels:
     ids = table[kind or "name"].fillna("").str.strip()
     if (ids == "").any():
         raise UserError(f"{path}: {kind or 'name'} is empty in row {int(np.flatnonzero(ids == '')[0]) + 2}")
-    values, ties = (_plain if plain else _majority)(path, table, ids)
-    distinct, first = _distinct(path, ids, values)
+    if plain:
+        values, ties = plain_values(path, table, ids), np.zeros(len(LABELS), dtype=np.int64)
+    else:
+        values, ties = _majority(path, table, ids)
+    distinct, first = distinct_ids(path, ids.map(canonical_id), values)
     contradicting = (values[:, 0] == 0) & (values[:, 1:] == 1).any(axis=1)
     named = [name for name, wrong in zip(distinct, contradicting[first], strict=True) if wrong]
     return StudyLabels(kind or "PatientID", distinct, values[first], ties, named)
@@ -76,8 +79,11 @@ def canonical_id(text: str) -> str:
     return f"CQ500-CT-{found[1]}" if found else text.strip()
 
 
-def _plain(path: Path, table: pd.DataFrame, ids: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """What the columns say, (N, 6), with `any` from the subtypes where it says nothing, and no ties, (6,)."""
+def plain_values(path: Path, table: pd.DataFrame, ids: pd.Series) -> np.ndarray:
+    """The labels of a plain table of text, (N, 6): what it says, and `any` from the subtypes where it says nothing.
+
+    0, 1 and NaN for what is not known. Raises UserError, which names the ids, for anything else.
+    """
     values = np.full((len(table), len(LABELS)), np.nan)
     for i, label in enumerate(LABELS):
         if label in table.columns:
@@ -85,7 +91,7 @@ def _plain(path: Path, table: pd.DataFrame, ids: pd.Series) -> tuple[np.ndarray,
     subtypes = values[:, 1:]
     made = np.where((subtypes == 1).any(axis=1), 1.0, np.where((subtypes == 0).all(axis=1), 0.0, np.nan))
     values[:, 0] = np.where(np.isnan(values[:, 0]), made, values[:, 0])
-    return values, np.zeros(len(LABELS), dtype=np.int64)
+    return values
 
 
 def _majority(path: Path, table: pd.DataFrame, ids: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -115,9 +121,9 @@ def _numbers(path: Path, column: pd.Series, ids: pd.Series) -> np.ndarray:
     return numbers
 
 
-def _distinct(path: Path, ids: pd.Series, values: np.ndarray) -> tuple[list[str], np.ndarray]:
+def distinct_ids(path: Path, ids: pd.Series, values: np.ndarray) -> tuple[list[str], np.ndarray]:
     """Each id once, and the number of its first row. Raises UserError where a later row says something else."""
-    codes, distinct = pd.factorize(ids.map(canonical_id))
+    codes, distinct = pd.factorize(ids)
     first = np.unique(codes, return_index=True)[1]
     other = np.flatnonzero(
         ~((values == values[first[codes]]) | np.isnan(values) & np.isnan(values[first[codes]])).all(1)
