@@ -170,7 +170,7 @@ def export_model(model: ClassifierModel | SequenceModel, facts: dict[str, str]) 
             torch.onnx.export(
                 model,
                 model.example(2),
-                buffer,  # type: ignore[arg-type]  # this exporter takes it
+                buffer,  # which this exporter takes
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=list(model.inputs),
