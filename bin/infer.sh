@@ -6,8 +6,9 @@
 #   sh bin/infer.sh /data/incoming --output /data/answers --prevalence 0.1
 #
 # Arguments: --detector, --output (answers in the current folder), --series, --all-series, --prevalence, --no-maps,
-# --device, --runtime (torch or onnx; the faster of what there is); python -m src.study.infer -h explains them. ICH_ROOT: where model/detector is (the repository); ENGINE, JOBS,
-# DASK_ADDRESS: for reading headers, as in preprocess.sh. A second run keeps what is there. docs/study.md has the rest.
+# --device, --runtime (torch, onnx, or auto: the faster of what there is); python -m src.study.infer -h explains them.
+# ICH_ROOT: where model/detector is (the repository); ENGINE, JOBS, DASK_ADDRESS: for reading headers, as in
+# preprocess.sh. A second run keeps what is there. docs/study.md has the rest.
 
 set -eu
 caller=$PWD
