@@ -7,8 +7,8 @@
 #   sh bin/export.sh --networks 4     the first four networks, fold after fold
 #   sh bin/export.sh --onnx           with an ONNX model of each network, for use without PyTorch; twice the size
 #
-# Arguments: --folds, --epochs, --networks, --onnx, --output, --manifest; python -m src.detector.export -h explains them. ICH_ROOT:
-# folder of cache/ model/ submission/ (the repository). Its size is said before it is written.
+# Arguments: --folds, --epochs, --networks, --onnx, --output, --manifest; python -m src.detector.export -h explains them.
+# ICH_ROOT: folder of cache/ model/ submission/ (the repository). Its size is said before it is written.
 
 set -eu
 . "$(dirname "$0")/_common.sh"

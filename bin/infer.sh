@@ -7,7 +7,8 @@
 #   sh bin/infer.sh /data/incoming --dicom --send pacs.example:104 --aet PACS
 #
 # Arguments: --detector, --output (answers in the current folder), --series, --all-series, --prevalence, --no-maps,
-# --runtime, --dicom, --send, --aet, --calling-aet, --resend, --device; python -m src.study.infer -h explains them.
+# --runtime (torch, onnx, or auto: the faster of what there is), --dicom, --send, --aet, --calling-aet, --resend, --device;
+# python -m src.study.infer -h explains them.
 # ICH_ROOT: where model/detector is (the repository); ENGINE, JOBS, DASK_ADDRESS: for reading headers, as in
 # preprocess.sh. A second run keeps what is there. docs/study.md has the rest.
 

@@ -37,6 +37,10 @@ RUNS = {
         ],
         ["6 slices of 32 px by 2 checkpoints in two views"],
     ),
+    "infer": (
+        ["--confs", "efficientnet-b2", "--networks", "1", "--slices", "2", "--image-size", "32", "--rounds", "1"],
+        ["A study of 2 slices at 32 px", "| 1 and 1 GRUs | onnx | "],
+    ),
     "ensemble": (
         ["--slices", "3000", "--test-slices", "500"],
         ["The ensemble step: 20 files of 500 test slices, 20 out of fold of 3000 training slices"],

@@ -14,7 +14,7 @@ from src.ct.hounsfield import HU_RANGE
 from src.ct.series import Series, adjacent_slices, order_by_series
 from src.detector.explain import mean_map
 from src.detector.folder import Description, Member, Network, read_description, read_weights
-from src.detector.onnx import OnnxRuntime, is_faster_on
+from src.detector.onnx import NoModels, OnnxRuntime, is_faster_on
 from src.detector.runtime import Runtime, TorchRuntime
 from src.errors import UserError
 from src.evaluate.score import CLIP
@@ -61,7 +61,7 @@ class Detector:
         description, has_models = read_description(Path(folder))
         if runtime == "onnx" or (runtime == "auto" and has_models and is_faster_on(chosen)):
             if not has_models:
-                raise UserError(f"{folder} has no ONNX models, which the runtime onnx needs")
+                raise NoModels(f"{folder} has no ONNX models, which the runtime onnx needs")
             return cls(description, OnnxRuntime(description, Path(folder), chosen))
         weights = read_weights(Path(folder), description)
         return cls(description, TorchRuntime(description, weights, chosen, str(folder)))

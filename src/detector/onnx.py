@@ -13,6 +13,10 @@ from src.detector.folder import Description, Network, model_files
 from src.errors import UserError, shortened
 
 
+class NoModels(UserError):  # noqa: N818 - it names what a detector lacks
+    """A detector without ONNX models is to compute with them."""
+
+
 class OnnxRuntime:
     """A session of ONNX Runtime for each network. What the models take and give is in onnx_export.py.
 

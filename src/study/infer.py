@@ -9,6 +9,7 @@ import pandas as pd
 
 from src.arguments import Parser, fraction
 from src.detector.detector import RUNTIMES
+from src.detector.onnx import NoModels
 from src.dicom.series import PassedOver
 from src.errors import NotEnoughDisk, UserError, advising, run_command
 from src.files.atomic import replacing
@@ -48,7 +49,8 @@ def main() -> None:
     server = _server(args)
     folder = args.detector or Layout(args.root).detector
     settings = {"device": args.device, "runtime": args.runtime, "prevalence": args.prevalence}
-    reader = Reader.load(folder, **settings, maps=not args.no_maps, dicom=args.dicom)
+    with advising(NoModels, "add them with sh bin/export.sh --onnx, or give --runtime torch"):
+        reader = Reader.load(folder, **settings, maps=not args.no_maps, dicom=args.dicom)
     found = find_studies(args.paths, **engine_arguments(args))
     _require_any(found, args.series)
     choices = [

@@ -30,6 +30,17 @@ def test_the_script_says_the_size_and_writes_the_detector(
     assert len(Detector.load(folder).description.networks) == 4
 
 
+def test_the_script_adds_onnx_models(repository: Path, python: str, trained: Trained, tmp_path: Path) -> None:
+    trained.submit("cnn", Recipe())
+    folder = tmp_path / "detector"
+    result = _script(repository, python, trained.layout.root, "--networks", "1", "--onnx", "--output", str(folder))
+    assert result.returncode == 0, result.stderr
+    size = sum(path.stat().st_size for path in folder.rglob("*/*")) / 1e6
+    said = result.stdout.splitlines()[0].removesuffix(" MB with their ONNX models")
+    assert float(said.split()[-1]) == pytest.approx(size, rel=0.2)  # small networks: what is not weights counts
+    assert Detector.load(folder, runtime="auto", device="cpu").runtime.provenance["runtime"] == "onnx"
+
+
 def test_mistakes_end_in_one_line(repository: Path, python: str, tmp_path: Path) -> None:
     for arguments, words in (
         ([], "submission/manifest.json is missing; expected the manifest of a submission; run sh bin/ensemble.sh"),

@@ -68,6 +68,7 @@ def test_a_head_among_others_is_answered(infer: Infer, write_head: Head, detecto
     assert call["any"]["ppv"] == pytest.approx(95 / 275)
     assert call["any"]["npv"] == pytest.approx(720 / 725)
     assert summary["warnings"] == []
+    assert summary["provenance"]["runtime"] == "torch"
     page = (out / "1.2.3.1" / "series.html").read_text()
     assert "Doe" not in page
 
@@ -168,6 +169,10 @@ def test_mistakes_are_one_line(infer: Infer, write_head: Head, detector_folder: 
         (["head", "--series", "9.9"], "--series 9.9: no CT series found with this SeriesInstanceUID"),
         (["head", "--prevalence", "2"], "argument --prevalence: 2.0: expected a fraction from 0 to 1"),
         (["head", "--detector", str(tmp_path / "empty")], "empty is no detector"),
+        (
+            ["head", "--runtime", "onnx"],
+            "has no ONNX models, which the runtime onnx needs; add them with sh bin/export.sh",
+        ),
         (["head", "--device", "tpu9"], "device tpu9: expected cpu, cuda or cuda:<number>"),
     ):
         done = infer(tmp_path / arguments[0], *arguments[1:])
