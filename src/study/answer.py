@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -133,9 +134,12 @@ def answer_all(reader: Reader, choices: Sequence[Choice], output: Path) -> list[
     What an earlier run has answered is kept. A scan that cannot be read, or fails, stops none of the others.
     """
     rows = [_row(choice.scan, "not read", choice.why) for choice in choices if not choice.read]
+    chosen = [choice.scan for choice in choices if choice.read]
+    named = Counter(scan.name for scan in chosen)
     due = []
-    for scan in (choice.scan for choice in choices if choice.read):
-        folder = output / _folder_name(scan)
+    for scan in chosen:
+        # one UID in two studies is against the standard, and what some anonymisers make
+        folder = output / _folder_name(scan, apart=named[scan.name] > 1)
         summary = finished_summary(folder, reader.provenance(scan))
         if summary is None:
             due.append((scan, folder))
@@ -148,18 +152,27 @@ def answer_all(reader: Reader, choices: Sequence[Choice], output: Path) -> list[
     return rows
 
 
-def _read_ahead(scans: Sequence[Scan]) -> Iterator[ReadScan]:
-    """Read scans in order, the next one while the networks look at this one; two are in memory at most."""
+def _read_ahead(scans: Sequence[Scan]) -> Iterator[ReadScan | MemoryError]:
+    """Read scans in order, the next one while the networks look at this one; two are in memory at most.
+
+    One that is too large for the memory is its error, so that the others are read.
+    """
     with ThreadPoolExecutor(max_workers=1) as pool:
         coming = [pool.submit(read_scan, scan) for scan in scans[:1]]
         for i in range(len(scans)):
-            found = coming.pop().result()
+            found: ReadScan | MemoryError
+            try:
+                found = coming.pop().result()
+            except MemoryError as error:
+                found = error
             coming += [pool.submit(read_scan, scan) for scan in scans[i + 1 : i + 2]]
             yield found
 
 
-def _answer(reader: Reader, scan: Scan, read: ReadScan, folder: Path) -> Row:
+def _answer(reader: Reader, scan: Scan, read: ReadScan | MemoryError, folder: Path) -> Row:
     try:
+        if isinstance(read, MemoryError):
+            raise read
         result = reader.answer(read)
         if isinstance(result, str):
             return _row(scan, "refused", result)
@@ -167,7 +180,7 @@ def _answer(reader: Reader, scan: Scan, read: ReadScan, folder: Path) -> Row:
         maps = reader.activation_maps(result)
         page = reader.page(result, maps)
         objects = _dicom_results(reader, result, summary, maps) if reader.dicom else {}
-    except (OSError, MemoryError):
+    except OSError:  # of the machine
         raise
     except Exception as error:  # noqa: BLE001 - of this scan alone
         _log.warning("series %s failed: %s", scan.name, shortened(error))
@@ -199,12 +212,16 @@ def _row(
     return Row(first.patient, first.study, first.series, name, status, why, summary, place)
 
 
-def _folder_name(scan: Scan) -> str:
-    """The name of a scan's folder: its UID, which may hold anything, as a file name that no other UID has."""
+def _folder_name(scan: Scan, *, apart: bool) -> str:
+    """The name of a scan's folder: its UID, which may hold anything, as a file name that no other UID has.
+
+    apart: also from scans of the same UID in other studies.
+    """
+    key = f"{scan.first.patient}\n{scan.first.study}\n{scan.name}" if apart else scan.name
     plain = "".join(each if each.isalnum() or each in ".-_" else "_" for each in scan.name)
-    if plain == scan.name and not plain.startswith(".") and len(plain) <= 100:
+    if plain == key and not plain.startswith(".") and len(plain) <= 100:
         return plain
-    return f"{plain[:80].lstrip('.')}-{hashlib.sha256(scan.name.encode()).hexdigest()[:12]}"
+    return f"{plain[:80].lstrip('.')}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
 def rows_of_others(found: Found) -> list[Row]:

@@ -1,5 +1,6 @@
 """Find the studies in files of any kind: headers alone, told apart by study, series, orientation and acquisition."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -43,8 +44,12 @@ class Scan:
 
     @property
     def name(self) -> str:
-        """A name for people, and for the folder of the results: the UID, with the part where there are several."""
-        return f"{self.uid or 'no-series-uid'}.part{self.part}" if self.part else self.uid or "no-series-uid"
+        """A name for people, and for the folder of the results: the UID, with the part where there are several.
+
+        A series without a UID is named after its first slice.
+        """
+        uid = self.uid or f"series-{hashlib.sha256(self.first.id.encode()).hexdigest()[:16]}"
+        return f"{uid}.part{self.part}" if self.part else uid
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
@@ -15,7 +16,8 @@ from src.labels import LABELS
 from src.study import answer
 from src.study.answer import Reader, answer_all
 from src.study.choose import choose
-from src.study.find import find_studies
+from src.study.find import Scan, find_studies
+from src.study.read import ReadScan
 from tests.study.conftest import Head
 
 Infer = Callable[..., subprocess.CompletedProcess[str]]
@@ -125,6 +127,45 @@ def test_one_bad_series_stops_no_other(
     assert "none of its slices can be read" in rows["1.2.1.1"].why
     assert rows["1.2.2.1"].why.startswith("RuntimeError: no kernel")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["1.2.3.1"]
+
+
+def test_series_without_a_uid_or_with_another_ones_have_their_own_folders(
+    write_head: Head, detector_folder: Path, tmp_path: Path
+) -> None:
+    for i in range(2):
+        for path in write_head(tmp_path / "in" / str(i), study=f"1.2.{i + 5}", series=f"1.2.{i + 5}.1"):
+            dataset = pydicom.dcmread(path)
+            dataset.SeriesInstanceUID = ""
+            dataset.save_as(path)
+        write_head(tmp_path / "in" / f"same{i}", study=f"1.2.{i + 7}", series="1.2.9")
+        for path in (tmp_path / "in" / f"same{i}").iterdir():
+            dataset = pydicom.dcmread(path)
+            dataset.SOPInstanceUID += f".{i}"
+            dataset.save_as(path)
+    studies = find_studies([tmp_path / "in"], engine="serial").studies
+    choices = [choice for study in studies for choice in choose(study, gap_mm=5.0)]
+    rows = answer_all(Reader.load(detector_folder), choices, tmp_path / "out")
+    assert [row.status for row in rows] == ["read"] * 4
+    assert len({row.folder for row in rows}) == len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_a_series_too_large_for_the_memory_stops_no_other(
+    write_head: Head, detector_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(1, 3):
+        write_head(tmp_path / "in" / str(i), study=f"1.2.{i}", series=f"1.2.{i}.1")
+    real = answer.read_scan
+
+    def too_large(scan: Scan) -> ReadScan:
+        if scan.uid == "1.2.1.1":
+            raise MemoryError
+        return real(scan)
+
+    monkeypatch.setattr(answer, "read_scan", too_large)
+    studies = find_studies([tmp_path / "in"], engine="serial").studies
+    choices = [choice for study in studies for choice in choose(study, gap_mm=5.0)]
+    rows = answer_all(Reader.load(detector_folder), choices, tmp_path / "out")
+    assert {row.SeriesInstanceUID: row.status for row in rows} == {"1.2.1.1": "failed", "1.2.2.1": "read"}
 
 
 def test_a_full_disk_is_no_bad_series(
