@@ -39,7 +39,7 @@ HARMLESS_KEYS = {"workers", "save_steps", "tta"}
 def settings_hash(config: TrainingConf) -> str:
     """A hash of the keys of a conf that weights depend on."""
     values = config.model_dump(mode="json", exclude=HARMLESS_KEYS)
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()  # in whatever order they were given
 
 
 _Metadata = TypeVar("_Metadata", bound=CheckpointMetadata)
