@@ -23,6 +23,7 @@ def test_the_mean_of_a_map_is_the_logit(make_config: Callable[..., Config], arch
 
 
 def test_a_map_is_where_the_features_are(make_config: Callable[..., Config]) -> None:
+    torch.manual_seed(0)
     network = build_network(make_config("image_size=64")).eval()
     maps = []
     for column in (0, 32):
@@ -31,8 +32,9 @@ def test_a_map_is_where_the_features_are(make_config: Callable[..., Config]) -> 
         maps.append(activation_map(network, images))
     left, right = (each - activation_map(network, torch.zeros(1, 1, 64, 64)) for each in maps)  # type: ignore[operator]
     half = left.shape[-1] // 2
-    assert left[..., :half].abs().sum() > left[..., half:].abs().sum()
-    assert right[..., half:].abs().sum() > right[..., :half].abs().sum()
+    # of the fraction of the change in the left half; padding makes a network that is not trained see more on the right
+    fractions = [float(each[..., :half].abs().sum() / each.abs().sum()) for each in (left, right)]
+    assert fractions[0] > 3 * fractions[1]
 
 
 def test_networks_without_maps_say_so(make_config: Callable[..., Config]) -> None:
