@@ -153,6 +153,7 @@ def test_ctrl_c_that_is_dropped_is_met_by_the_next_item(
 
     seen: list[int] = []
     monkeypatch.setattr(errors, "_requested", 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in a background job of a script it is ignored
     with pytest.raises(SystemExit) as ended:
         run_command(main)
     assert (ended.value.code, seen) == (130, [0, 1, 2])

@@ -18,6 +18,7 @@ from src.config import Config, load_config
 from src.errors import run_command
 from src.files.atomic import sweep_partials
 from src.files.checksum import file_sha256
+from src.files.folds import read_fold_table
 from src.files.layout import Layout
 from src.files.partial_predictions import PartialPredictions, read_key
 from src.files.predictions import read_provenance, write_predictions
@@ -47,6 +48,8 @@ def predict(
     `run_jobs`. A second run of one of the folds waits for the first, and finds its files. Raises UserError as
     `plan_predictions` does, before anything is predicted.
     """
+    if "valid" in splits:
+        read_fold_table(layout)  # what is missing of the first step is said first
     folders = [layout.fold(config.name, fold) for fold in folds]
     for folder, fold in zip(folders, folds, strict=True):
         for epoch in epochs:

@@ -12,6 +12,7 @@ import pytest
 from src.dicom import UnreadableDicom, read_hounsfield
 from src.dicom.sources import find_slices, source_columns
 from src.errors import UserError
+from src.files import image_store
 from src.files.image_store import ImageStore
 from src.files.layout import Layout
 from src.files.tables import write_table
@@ -158,9 +159,12 @@ def test_a_series_that_is_unreadable_by_now_does_not_condemn_the_store(
     assert verify(tmp_path, engine="serial") == index["file"].nunique()
 
 
-def test_a_store_of_another_format_is_not_mixed_with(tmp_path: Path, table: pd.DataFrame, contents: Contents) -> None:
-    create_dataset(table.iloc[:5], tmp_path, engine="serial")
-    (tmp_path / "store.json").write_text('{"format": 1}')
+def test_a_store_of_another_format_is_not_mixed_with(
+    tmp_path: Path, table: pd.DataFrame, contents: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(image_store, "FORMAT_VERSION", 1)
+        create_dataset(table.iloc[:5], tmp_path, engine="serial")
     before = contents(tmp_path)
     with pytest.raises(UserError, match="is an image store of format 1"):
         create_dataset(table, tmp_path, engine="serial")
