@@ -1,5 +1,6 @@
 # What every script shares: settings, help, running a command. Sourced, with $0 the script.
 
+caller=$PWD
 repository=$(CDPATH= cd -- "$(dirname "$0")/.." && pwd)
 
 fail() { # one line on stderr, exit status 2: a user's mistake
@@ -128,6 +129,15 @@ tell_again() {
 run() {
     start "$@"
     finish
+}
+
+# Run a module in the caller's folder, so that the paths among its arguments mean what they mean there.
+run_at_caller() {
+    case $PYTHON in /*) ;; */*) PYTHON=$repository/$PYTHON ;; esac
+    PYTHONPATH=$repository${PYTHONPATH:+:$PYTHONPATH}
+    export PYTHONPATH
+    cd "$caller"
+    run "$PYTHON" -m "$@"
 }
 
 # Run a module, in NPROC processes where that is more than one.

@@ -14,4 +14,4 @@ set -eu
 . "$(dirname "$0")/_common.sh"
 need_python
 
-run "$PYTHON" -m src.detector.export --root "$ICH_ROOT" "$@"
+run_at_caller src.detector.export --root "$ICH_ROOT" "$@"

@@ -11,14 +11,9 @@
 # keeps the answers that are there. docs/validation.md has the rest.
 
 set -eu
-caller=$PWD
 . "$(dirname "$0")/_common.sh"
 need_python
 [ $# -gt 0 ] || fail "no PATH; expected DICOM files, folders or zips; see sh bin/validate.sh -h"
 
-case $PYTHON in /*) ;; */*) PYTHON=$repository/$PYTHON ;; esac
-PYTHONPATH=$repository${PYTHONPATH:+:$PYTHONPATH}
-export PYTHONPATH
-cd "$caller" # so that paths mean what they mean there
-run "$PYTHON" -m src.study.validate "$@" --root "$ICH_ROOT" --engine "$ENGINE" \
+run_at_caller src.study.validate "$@" --root "$ICH_ROOT" --engine "$ENGINE" \
     ${JOBS:+--jobs "$JOBS"} ${DASK_ADDRESS:+--dask-address "$DASK_ADDRESS"}

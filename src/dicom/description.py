@@ -15,13 +15,12 @@ from pydicom.tag import Tag
 
 from src.dicom.enhanced import frame_count, frame_header, is_enhanced
 from src.dicom.file import (
-    HEAD_BYTES,
     MAX_ENHANCED_BYTES,
     UnreadableDicom,
     parse,
-    parse_head,
     quiet_pydicom,
     read_bytes,
+    read_tags,
     without_deflation,
 )
 from src.dicom.header import HEADER_TAGS, Header, header_of, text_of
@@ -88,16 +87,13 @@ def describe(source: Source) -> list[Description]:
     Raises UnreadableDicom where it is no DICOM file, and OSError for errors of the machine.
     """
     with quiet_pydicom():
-        data, whole = read_bytes(source, HEAD_BYTES, limit=MAX_ENHANCED_BYTES)
-        if data[128:132] != b"DICM":  # a viewer program of a CD is not read whole to find out
-            raise UnreadableDicom("not_dicom", "no DICOM prefix")
-        parsed = None if whole else parse_head(without_deflation(data), _ALL_TAGS)
-        if parsed is None or is_enhanced(parsed[0]):
-            data = data if whole else read_bytes(source, None, limit=MAX_ENHANCED_BYTES)[0]
-            parsed = parse(without_deflation(data), None, stop_before_pixels=True)
-        dataset = parsed[0]
+        if read_bytes(source, 132, limit=MAX_ENHANCED_BYTES)[0][128:] != b"DICM":
+            raise UnreadableDicom("not_dicom", "no DICOM prefix")  # so no viewer program of a CD is read whole
+        dataset = read_tags(source, _ALL_TAGS, limit=MAX_ENHANCED_BYTES)
         if not is_enhanced(dataset):
             return [_description(source, 0, dataset)]
+        data = read_bytes(source, None, limit=MAX_ENHANCED_BYTES)[0]
+        dataset = parse(without_deflation(data), None, stop_before_pixels=True)[0]  # the functional groups too
         return [
             _description(source, number + 1, frame_header(dataset, number)) for number in range(frame_count(dataset))
         ]

@@ -136,6 +136,19 @@ def quiet_pydicom() -> Iterator[None]:
             raise UnreadableDicom("bad_value", f"{type(error).__name__}: {error}") from error
 
 
+def read_tags(source: Path | Source, tags: list[BaseTag], *, limit: int = MAX_BYTES) -> pydicom.Dataset:
+    """Read some tags of a file without its pixels; only its first bytes where they reach that far.
+
+    limit: as for `read_bytes`. To be called within `quiet_pydicom`. Raises UnreadableDicom and OSError.
+    """
+    data, whole = read_bytes(source, HEAD_BYTES, limit=limit)
+    parsed = None if whole else parse_head(without_deflation(data), tags)
+    if parsed is None:
+        data = data if whole else read_bytes(source, None, limit=limit)[0]
+        parsed = parse(without_deflation(data), tags, stop_before_pixels=True)
+    return parsed[0]
+
+
 def parse_head(head: bytes, tags: list[BaseTag]) -> tuple[pydicom.Dataset, int] | None:
     """Parse the first bytes of a file up to its pixels, like `parse`; None if they do not reach the pixels."""
     try:

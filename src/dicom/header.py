@@ -15,7 +15,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 
-from src.dicom.file import HEAD_BYTES, UnreadableDicom, parse, parse_head, quiet_pydicom, read_bytes, without_deflation
+from src.dicom.file import UnreadableDicom, quiet_pydicom, read_tags
 from src.dicom.sources import Source
 from src.errors import first_few
 
@@ -93,12 +93,7 @@ def read_header(source: Path | Source) -> Header:
     Raises UnreadableDicom with a `reason` code, and OSError for errors of the machine.
     """
     with quiet_pydicom():
-        data, whole = read_bytes(source, HEAD_BYTES)
-        parsed = None if whole else parse_head(without_deflation(data), HEADER_TAGS)
-        if parsed is None:
-            data = data if whole else read_bytes(source, None)[0]
-            parsed = parse(without_deflation(data), HEADER_TAGS, stop_before_pixels=True)
-        return header_of(parsed[0])
+        return header_of(read_tags(source, HEADER_TAGS))
 
 
 def header_of(dataset: pydicom.Dataset) -> Header:

@@ -20,16 +20,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian
 
 from src.dicom.description import Description
-from src.dicom.file import (
-    HEAD_BYTES,
-    MAX_ENHANCED_BYTES,
-    UnreadableDicom,
-    parse,
-    parse_head,
-    quiet_pydicom,
-    read_bytes,
-    without_deflation,
-)
+from src.dicom.file import MAX_ENHANCED_BYTES, UnreadableDicom, quiet_pydicom, read_tags
 from src.dicom.sources import Source
 
 WARNING = "RESEARCH - NOT FOR CLINICAL USE"
@@ -125,12 +116,7 @@ def why_no_results(slices: Sequence[Description]) -> str:
 def read_subject(source: Source) -> Subject:
     """Read patient and study from one of the images. Raises UnreadableDicom, and OSError for errors of the machine."""
     with quiet_pydicom():
-        data, whole = read_bytes(source, HEAD_BYTES, limit=MAX_ENHANCED_BYTES)
-        parsed = None if whole else parse_head(without_deflation(data), _TAGS)
-        if parsed is None:
-            data = data if whole else read_bytes(source, None, limit=MAX_ENHANCED_BYTES)[0]
-            parsed = parse(without_deflation(data), _TAGS, stop_before_pixels=True)
-        found = parsed[0]
+        found = read_tags(source, _TAGS, limit=MAX_ENHANCED_BYTES)
         tags, lossy = Dataset(), Dataset()
         for name in _TYPE_3:
             if (value := _value(found, name)) not in ("", None):

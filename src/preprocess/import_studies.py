@@ -20,22 +20,24 @@ import numpy as np
 import pandas as pd
 
 from src.arguments import Parser
-from src.dicom.description import Description, describe, path_of
+from src.dicom.description import Description, path_of
 from src.dicom.enhanced import split_frames
 from src.dicom.file import MAX_ENHANCED_BYTES, UnreadableDicom, read_bytes, read_file
 from src.dicom.series import PassedOver
-from src.dicom.sources import Source, find_files, source_path
+from src.dicom.sources import Source, source_path
 from src.errors import NotEnoughDisk, UserError, advising, first_few, run_command
 from src.files.atomic import held_by_one_run, replacing, sweep_partials
 from src.files.slice_labels import SliceLabels, find_rows, read_slice_labels
 from src.files.tables import read_csv
 from src.labels import LABELS, row_ids
+from src.preprocess.describe_files import describe_files
 from src.preprocess.engine import add_engine_arguments, engine_arguments, run_tasks
 
 TABLE = "imported.csv"
 COLUMNS = ("ID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "path", "frame", "split")
 CSVS = {"train": "stage_2_train.csv", "test": "stage_2_sample_submission.csv"}
 HEX_DIGITS = 16
+
 _BATCH = 32  # files of a task
 
 _log = logging.getLogger(__name__)
@@ -59,22 +61,14 @@ def import_studies(paths: Sequence[Path], labels: SliceLabels | None, output: Pa
     inside = [path for path in paths if output.resolve().is_relative_to(path.resolve())]
     if inside:  # links would be found, and linked to themselves
         raise UserError(f"{output} lies in {inside[0]}, which is to be imported; expected a folder elsewhere")
-    sources, closed = find_files(paths)
-    passed_over = [PassedOver(path, "damaged_archive", why) for path, why in closed]
-    slices: list[Description] = []
-    tasks = ((sources[at : at + _BATCH],) for at in range(0, len(sources), _BATCH))
-    for found, missed in run_tasks(
-        describe_slices, tasks, desc="headers", total=len(sources), unit="file", size=_files_of, **engine
-    ):
-        slices += found
-        passed_over += missed
-    slices, duplicates = _distinct(slices)
+    described = describe_files(paths, **engine)
+    slices, others = _slices(described.objects)
     table, unlabelled = _table(slices, labels, split)
-    imported = Imported(table, [*passed_over, *duplicates, *unlabelled])
+    imported = Imported(table, [*described.passed_over, *others, *unlabelled])
     if not len(table):
         reasons = Counter(each.reason for each in imported.passed_over)
         why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-        raise UserError(f"no CT slices to import in {len(sources)} files ({why or 'no files'})")
+        raise UserError(f"no CT slices to import in {described.n_files} files ({why or 'no files'})")
     of_id = {slice_id_of(each.id): each for each in slices}
     with held_by_one_run(output):
         _lay_out(output, imported, split, [of_id[each] for each in table["ID"]], engine)
@@ -86,43 +80,18 @@ def slice_id_of(uid: str) -> str:
     return f"ID_{hashlib.sha256(uid.encode()).hexdigest()[:HEX_DIGITS]}"
 
 
-def describe_slices(sources: Sequence[Source]) -> tuple[list[Description], list[PassedOver]]:
-    """The CT slices among some files, and the others with the reason."""
-    found, missed = [], []
-    for source in sources:
-        try:
-            described = describe(source)
-        except UnreadableDicom as error:
-            missed.append(PassedOver(Path(source_path(source)), error.reason, str(error)))
-            continue
-        for each in described:
-            if each.header is None:
-                missed.append(PassedOver(path_of(source), each.reason, each.message))
-            elif "LOCALIZER" in each.image_type:
-                missed.append(PassedOver(path_of(source), "localizer", "its ImageType is LOCALIZER"))
-            else:
-                found.append(each)
-    return found, missed
-
-
-def _files_of(result: tuple[list[Description], list[PassedOver]]) -> int:
-    found, missed = result
-    return len({source_path(each.source) for each in found} | {str(each.path) for each in missed})
-
-
-def _distinct(slices: Iterable[Description]) -> tuple[list[Description], list[PassedOver]]:
-    """Each SOPInstanceUID once. Raises UserError where two of them have the same ID."""
-    first: dict[str, Description] = {}
-    duplicates = []
-    for each in slices:
-        other = first.setdefault(slice_id_of(each.id), each)
-        if other is each:
-            continue
-        if other.id != each.id:
+def _slices(objects: Sequence[Description]) -> tuple[list[Description], list[PassedOver]]:
+    """The CT slices among some objects, and the others with the reason. Raises UserError for two of the same ID."""
+    found: dict[str, Description] = {}
+    others = []
+    for each in objects:
+        if each.header is None:
+            others.append(PassedOver(path_of(each.source), each.reason, each.message))
+        elif "LOCALIZER" in each.image_type:
+            others.append(PassedOver(path_of(each.source), "localizer", "its ImageType is LOCALIZER"))
+        elif (other := found.setdefault(slice_id_of(each.id), each)) is not each:
             raise UserError(f"{each.id} and {other.id} have the same ID, {slice_id_of(each.id)}")
-        why = f"the same SOPInstanceUID as {path_of(other.source)}"
-        duplicates.append(PassedOver(path_of(each.source), "duplicate", why))
-    return list(first.values()), duplicates
+    return list(found.values()), others
 
 
 def _table(

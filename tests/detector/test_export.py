@@ -52,3 +52,11 @@ def test_mistakes_end_in_one_line(repository: Path, python: str, tmp_path: Path)
         (line,) = result.stderr.splitlines()
         assert line.startswith("error: ")
         assert words in line
+
+
+def test_paths_mean_what_they_mean_to_the_caller(repository: Path, python: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    result = _script(repository, python, tmp_path, "--output", "mine")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: mine is there and is no detector")

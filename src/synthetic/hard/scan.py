@@ -1,13 +1,15 @@
 """Render a planned study of a hard head: the position of the head in the scanner, the slices and their labels."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from threadpoolctl import ThreadpoolController
 
 from src.synthetic.hard.atlas import Image, atlas
 from src.synthetic.hard.bleeds import Bleed
@@ -264,7 +266,8 @@ class Scan:
         down, across = _weights(grid.down_mm, down_mm[window[0]]), _weights(grid.across_mm, across_mm[window[1]])
         if down.shape[0] == 0 or across.shape[0] == 0:
             return np.zeros((0, 0), dtype=np.float32), window, {}
-        values = down @ nodes @ across.T  # linear between nodes
+        with _one_thread():
+            values = down @ nodes @ across.T  # linear between nodes
         where, fluid = values[:3], values[6]
         skull, brain = atlas().skull(where), atlas().brain(values[3:6])
         ventricle = head.ventricle_fraction(brain, values[3:6])
@@ -299,6 +302,16 @@ class Scan:
 def _meets(shape: Bleed | Finding, nodes: Nodes) -> bool:
     """Return whether a section comes near a shape."""
     return bool(distance(nodes[:3], shape.centre).min() < shape.reach_mm + NODE_MM)
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """Multiply matrices in one thread: how several share the work decides the last bits."""
+    return _blas().limit(limits=1, user_api="blas")
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()  # kept, because it takes milliseconds to find the libraries
 
 
 def _weights(nodes_mm: Millimetres, pixels_mm: Millimetres) -> Image:
