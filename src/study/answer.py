@@ -78,13 +78,14 @@ class Reader:
             files.update(f"{each.id} {state_of(each.source)[0]}\n".encode())
         return {
             "format": FORMAT_VERSION,
+            "version": src.__version__,
             "detector": self.sha256,
             "networks": len(self.detector.description.networks),
             "files": files.hexdigest(),
             "prevalence": self.prevalence,
             "maps": self.maps,
             **self.detector.runtime.provenance,
-            **({"dicom": DICOM_FORMAT, "version": src.__version__} if self.dicom else {}),
+            **({"dicom": DICOM_FORMAT} if self.dicom else {}),
         }
 
     def answer(self, read: ReadScan) -> Result | str:
