@@ -36,6 +36,8 @@ def model_card(description: Description) -> str:
         _figures(facts),
         "## Operating points",
         _operating_points(description),
+        "## What is unlike the training data",
+        _distance(description),
         "## Limits",
         "- Other scanners, protocols, patients and prevalences than those of the training data lower its figures; only "
         "an evaluation on data from there can show how far.\n"
@@ -128,6 +130,19 @@ def _operating_points(description: Description) -> str:
         "predictions, one network for each slice and member; the detector takes the mean over folds, which is milder."
     )
     return "\n".join([text, "", *markdown_table(rows)])
+
+
+def _distance(description: Description) -> str:
+    distance = description.distance
+    if distance is None:
+        return "Not known: no embeddings of the training set were kept, which a second stage makes."
+    network = distance.network
+    return (
+        "The distance of a slice from the training set is that of Mahalanobis, of the embedding by "
+        f"`{network.name}`, fold {network.fold}, epoch {network.epoch}. One of a hundred out-of-fold slices is farther "
+        f"than {distance.slices:.2f}. A series of which more than {distance.series:.0%} are farther is unlike the "
+        "training data, and gets a warning."
+    )
 
 
 def _cell(value: float | None, digits: int) -> str:

@@ -1,5 +1,6 @@
 """From a submission's manifest to a detector: the networks that made it, its recipe, and what is known of them."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,8 @@ import torch
 from src.classify.checkpoint import ClassifierMetadata
 from src.classify.tta import parse_tta, tta_name
 from src.config import Config, load_config, load_sequence_config, parse_config
-from src.detector.folder import Description, Member, Network, SequenceModel, Weights
+from src.detector.fit_distance import fit_distance
+from src.detector.folder import DISTRIBUTION, Description, DistanceLimits, Member, Network, SequenceModel, Weights
 from src.detector.operating import Thresholds, score_out_of_fold_bag
 from src.ensemble.manifest import FORMAT_VERSION, read_record
 from src.ensemble.recipe import Fitted, Recipe
@@ -20,9 +22,11 @@ from src.files.checksum import file_sha256
 from src.files.layout import FoldFolder, Layout
 from src.files.provenance import Provenance
 from src.sequence.checkpoint import SequenceMetadata
-from src.sequence.components import read_components
+from src.sequence.components import PrincipalComponents, read_components
 from src.sequence.embed import components_key
 from src.train.checkpoint import read_data_fingerprint, read_metadata, read_weights, settings_hash
+
+_log = logging.getLogger(__name__)
 
 # Keys of a conf that neither weights nor predictions depend on: a detector has none of its own.
 _OF_TRAINING = {"workers": 0, "save_steps": 0}
@@ -99,9 +103,10 @@ def collect(manifest: Path, layout: Layout, selection: Selection) -> tuple[Descr
     parts = [_find(each, layout) for each in record["predictions"]]
     chosen = _select(parts, selection)
     operating_points, figures = _score(record, manifest, layout)
-    members = _members(chosen)
+    members, configs = _members(chosen), _classifiers(chosen)
+    distance, distribution = _distance(chosen, configs, layout)
     description = Description(
-        classifiers=_classifiers(chosen),
+        classifiers=configs,
         sequences=_sequences(chosen),
         members=members,
         recipe=Recipe(**record["recipe"]),
@@ -114,8 +119,9 @@ def collect(manifest: Path, layout: Layout, selection: Selection) -> tuple[Descr
             "out_of_fold_log_loss": record["out_of_fold"],
             **figures,
         },
+        distance=distance,
     )
-    return description, _weights(chosen, description)
+    return description, _weights(chosen, description) | distribution
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -280,6 +286,31 @@ def _weights(chosen: Sequence[_Part], description: Description) -> Weights:
         if part.classifier is not None and description.sequences[part.own.provenance.conf].components is not None:
             weights[part.own.provenance.conf] |= _components(part.own, part.classifier)
     return weights
+
+
+def _distance(
+    chosen: Sequence[_Part], configs: dict[str, Config], layout: Layout
+) -> tuple[DistanceLimits | None, Weights]:
+    """The limits and the distribution of distances from the training set, by the first network that gives embeddings.
+
+    None where no embeddings were kept that fit: a detector does without.
+    """
+    part = next((part for part in chosen if part.classifier is not None), None)
+    if part is None or part.classifier is None:
+        _log.info("no distance from the training set: without a second stage, no embeddings of it were kept")
+        return None, {}
+    classifier, projection = part.classifier, None
+    metadata = read_metadata(part.own.checkpoint, SequenceMetadata, step="sequence")
+    if metadata.components is not None:
+        arrays = _components(part.own, classifier)
+        projection = PrincipalComponents(*(each.numpy() for each in arrays.values()))
+    neighbours = configs[classifier.provenance.conf].neighbours
+    try:
+        limits, fitted = fit_distance(classifier.network, neighbours, classifier.folder, layout, projection)
+    except UserError as error:
+        _log.warning("no distance from the training set: %s", error)
+        return None, {}
+    return limits, {DISTRIBUTION: fitted.tensors()}
 
 
 def _components(own: _Source, classifier: _Source) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +14,10 @@ from src.config import Config
 from src.ct.hounsfield import HU_RANGE
 from src.ct.series import Series, adjacent_slices, order_by_series
 from src.detector.explain import mean_map
-from src.detector.folder import Description, Member, Network, read_description, read_weights
+from src.detector.folder import DISTRIBUTION, Description, Member, Network, read_description, read_tensors, read_weights
 from src.detector.onnx import NoModels, OnnxRuntime, is_faster_on
 from src.detector.runtime import Runtime, TorchRuntime
+from src.detector.training_distance import TrainingDistribution
 from src.errors import UserError
 from src.evaluate.score import CLIP
 from src.evaluate.study import Cases, to_studies
@@ -27,6 +29,17 @@ MAP_SIZE = 32  # of class activation maps; networks give 7 to 16 places along ea
 BATCH = 8  # slices that all networks predict together: images and activations of no more are in memory at once
 
 
+class Prediction(NamedTuple):
+    """What a detector says of a series of S slices, in the series' order.
+
+    probabilities: (S, 6) float64, columns in the order of LABELS. distances: (S,) float64, from the training set, see
+    training_distance.py; None where the detector does not know it.
+    """
+
+    probabilities: np.ndarray
+    distances: np.ndarray | None
+
+
 class Detector:
     """All networks of a trained detector, its second stage, and the recipe that makes one prediction of theirs.
 
@@ -34,11 +47,14 @@ class Detector:
         probabilities = detector(series)  # (S, 6), columns in the order of LABELS
 
     description: what it consists of, with operating points and out-of-fold figures. runtime: what
-    computes its networks.
+    computes its networks. distribution: of the training set, where it is known.
     """
 
-    def __init__(self, description: Description, runtime: Runtime) -> None:
+    def __init__(
+        self, description: Description, runtime: Runtime, distribution: TrainingDistribution | None = None
+    ) -> None:
         self.description, self.runtime = description, runtime
+        self._distribution = distribution
         self._fitted = description.fitted
 
     @classmethod
@@ -59,12 +75,13 @@ class Detector:
         if runtime not in RUNTIMES:
             raise UserError(f"runtime {runtime}: expected {' or '.join(RUNTIMES)}")
         description, has_models = read_description(Path(folder))
+        distribution = _distribution(Path(folder), description)
         if runtime == "onnx" or (runtime == "auto" and has_models and is_faster_on(chosen)):
             if not has_models:
                 raise NoModels(f"{folder} has no ONNX models, which the runtime onnx needs")
-            return cls(description, OnnxRuntime(description, Path(folder), chosen))
+            return cls(description, OnnxRuntime(description, Path(folder), chosen), distribution)
         weights = read_weights(Path(folder), description)
-        return cls(description, TorchRuntime(description, weights, chosen, str(folder)))
+        return cls(description, TorchRuntime(description, weights, chosen, str(folder)), distribution)
 
     @property
     def device(self) -> torch.device:
@@ -77,8 +94,12 @@ class Detector:
         Slices may come in any order and have different sizes. One whose z is unknown has no adjacent slices: it is
         predicted by itself.
         """
+        return self.predict(series).probabilities
+
+    def predict(self, series: Series) -> Prediction:
+        """The probabilities of each slice, as a call gives them, and its distance from the training set."""
         if not len(series):
-            return np.empty((0, len(LABELS)))
+            return Prediction(np.empty((0, len(LABELS))), None)
         order = series.order()
         pixels = [np.clip(series.pixels[i], *HU_RANGE) for i in order]
         z = np.asarray(series.z, dtype=np.float64)[order]
@@ -89,7 +110,11 @@ class Detector:
             raise UserError("some predictions are not finite: a network of the detector cannot read these slices")
         probabilities = np.empty_like(bagged)
         probabilities[order] = np.clip(bagged, CLIP, 1 - CLIP)
-        return probabilities
+        if self._distribution is None or self.description.distance is None:
+            return Prediction(probabilities, None)
+        distances = np.empty(len(order))
+        distances[order] = self._distribution.distance(outputs.embeddings(self.description.distance.network))
+        return Prediction(probabilities, distances)
 
     @torch.inference_mode()
     def activation_maps(self, series: Series, size: int = MAP_SIZE) -> np.ndarray | None:
@@ -182,6 +207,15 @@ class _Outputs:
     def embeddings(self, network: Network) -> np.ndarray:
         """(S, D) float32."""
         return np.concatenate(self._embeddings[network])
+
+
+def _distribution(folder: Path, description: Description) -> TrainingDistribution | None:
+    if description.distance is None:
+        return None
+    try:
+        return TrainingDistribution.from_tensors(read_tensors(folder, DISTRIBUTION))
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{folder} has a distribution of its training set that cannot be read ({error})") from error
 
 
 def _batches(pixels: Sequence[np.ndarray], z: np.ndarray, config: Config) -> Iterator[tuple[slice, np.ndarray]]:

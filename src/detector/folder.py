@@ -1,7 +1,8 @@
 """The folder of a detector: what it records of itself, and files that are checked before they are used.
 
     detector.json            everything but the weights; its own checksum and those of the other files
-    weights/*.safetensors    a file for each classifier and sequence model, with the networks of all folds and epochs
+    weights/*.safetensors    a file for each classifier and sequence model, with the networks of all folds and epochs;
+                             and one for the distribution of the training set, where it is known
     MODEL_CARD.md            the same for people
     onnx/*.onnx              where they were asked for: a file for each network, complete by itself
 
@@ -35,6 +36,7 @@ FORMAT_VERSION = 1
 WITH_MODELS = 2  # the format of a detector with ONNX models, which is otherwise the same
 DESCRIPTION = "detector.json"
 CARD = "MODEL_CARD.md"
+DISTRIBUTION = "training_distribution"  # the name of its file of weights
 
 Weights = dict[str, dict[str, torch.Tensor]]  # of each classifier and sequence model, by prefixed names
 
@@ -81,11 +83,23 @@ class SequenceModel:
 
 
 @dataclass(frozen=True)
+class DistanceLimits:
+    """How far, by a classifier's network, slices may lie from the training set: see training_distance.py.
+
+    slices: the limit of a slice's distance; series: of the fraction of a series' slices that are farther.
+    """
+
+    network: Network
+    slices: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    series: Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
 class Description:
     """All that a detector is, but for its weights.
 
     operating_points: thresholds by level ("slice", "study"), name and label, None where out-of-fold predictions give
-    none. facts: out-of-fold figures and provenance, for people.
+    none. facts: out-of-fold figures and provenance, for people. distance: None where it is not known.
     """
 
     classifiers: dict[str, Config]
@@ -95,11 +109,17 @@ class Description:
     numbers: dict[str, Any]
     operating_points: dict[str, dict[str, dict[str, float | None]]]
     facts: dict[str, Any]
+    distance: DistanceLimits | None = None
 
     @property
     def fitted(self) -> Fitted:
         """The recipe with its numbers."""
         return Fitted.from_numbers(self.recipe, [member.name for member in self.members], self.numbers)
+
+    @property
+    def weights(self) -> list[str]:
+        """What it has a file of weights for."""
+        return [*self.classifiers, *self.sequences, *([DISTRIBUTION] if self.distance is not None else [])]
 
     @property
     def networks(self) -> list[Network]:
@@ -211,10 +231,14 @@ def read_description(folder: Path) -> tuple[Description, bool]:
 
 
 def read_weights(folder: Path, description: Description) -> Weights:
-    """Read the weights of a detector whose description was read. Raises UserError where they cannot be read."""
-    names = [*description.classifiers, *description.sequences]
+    """Read the weights of a detector whose description was read. Raises UserError as `read_tensors`."""
+    return {name: read_tensors(folder, name) for name in description.weights}
+
+
+def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    """Read one of a detector's files of weights. Raises UserError where it cannot be read."""
     try:
-        return {name: load_file(folder / weights_file(name)) for name in names}
+        return load_file(folder / weights_file(name))
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder} has weights that cannot be read ({_first(error)})") from error
 
@@ -246,8 +270,10 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 def _check(description: Description) -> None:
     """Raise ValueError or KeyError where the parts of a description do not fit together."""
-    names = [*description.classifiers, *description.sequences]
+    names = description.weights
     unsafe = [name for name in names if name in ("", ".", "..") or re.search(r"[/\\\0]", name)]
+    if len(set(names)) != len(names):
+        raise ValueError(f"names of weights that are used twice: {first_few(sorted(names))}")
     if unsafe or not description.members:
         raise ValueError(f"no members, or names that are no file names: {first_few(unsafe)}")
     for member in description.members:
@@ -261,12 +287,16 @@ def _check(description: Description) -> None:
         unknown += [each.name for each in member.classifiers if each.name not in description.classifiers]
         if unknown:
             raise ValueError(f"{member.name} has networks of unknown confs: {first_few(unknown)}")
+    if description.distance is not None and description.distance.network not in {
+        classifier for member in description.members for classifier in member.classifiers
+    }:
+        raise ValueError("the distance from the training set is of a network that gives no embeddings")
     _ = description.fitted  # which checks the recipe and its numbers
 
 
 def _files_of(description: Description, with_models: bool) -> list[str]:
     """All files of a detector but its description."""
-    weights = map(weights_file, (*description.classifiers, *description.sequences))
+    weights = map(weights_file, description.weights)
     return sorted([CARD, *weights, *(model_files(description.networks).values() if with_models else ())])
 
 

@@ -23,7 +23,7 @@ from src.progress import progress
 from src.study.choose import TYPICAL_GAP_MM, Choice
 from src.study.dicom_results import DICOM_FORMAT, NoDicomResults, dicom_results
 from src.study.find import Found, Scan
-from src.study.judge import judge
+from src.study.judge import judge, warn_of_distance
 from src.study.read import ReadScan, read_scan
 from src.study.results import Result, Row, details_of, finished_summary, summary_of, write_result
 
@@ -99,8 +99,12 @@ class Reader:
         if read.unreadable:
             count = len(read.unreadable)
             warnings.insert(0, f"{count} {'file' if count == 1 else 'files'} of this series cannot be read.")
-        probabilities = self.detector(read.series)
-        return Result(read, probabilities, self.detector.study_level(probabilities), warnings)
+        probabilities, distances = self.detector.predict(read.series)
+        limits, unlike = self.detector.description.distance, None
+        if distances is not None and limits is not None:
+            warnings += warn_of_distance(distances, limits)
+            unlike = distances > limits.slices
+        return Result(read, probabilities, self.detector.study_level(probabilities), warnings, unlike)
 
     def activation_maps(self, result: Result) -> np.ndarray | None:
         """The class activation maps of a result's slices, (S, 6, size, size); None where there are none."""

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from src.ct.geometry import gantry_tilt
+from src.detector.folder import DistanceLimits
 from src.study.choose import extent_of, gap_of, is_sharp
 from src.study.find import Scan, same_places
 
@@ -52,6 +53,18 @@ def judge(scan: Scan, pixels: Sequence[np.ndarray], gap_mm: float) -> Judgement:
     means = np.array([measured[i].mean for i in with_brain])
     noise = np.array([measured[i].noise for i in with_brain])
     return Judgement("", [*_of_pixels(means, noise), *_of_headers(scan), *_of_places(scan, gap_mm)])
+
+
+def warn_of_distance(distances: np.ndarray, limits: DistanceLimits) -> list[str]:
+    """A warning where too many of a scan's slices, at these distances (S,), are unlike the detector's training set."""
+    beyond = np.count_nonzero(distances > limits.slices)
+    if beyond <= limits.series * len(distances):
+        return []
+    slices = "slice is" if beyond == 1 else "slices are"
+    return [
+        f"{beyond} of {len(distances)} {slices} unlike the detector's training data (by the distance of embeddings); "
+        f"{limits.series:.0%} of a series at most are in 99 of 100 that it was tested on."
+    ]
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,17 @@ SUMMARY, PREDICTIONS, PAGE = "summary.json", "predictions.csv", "series.html"
 
 @dataclass(frozen=True)
 class Result:
-    """A detector's answer to a scan: probabilities (S, 6) of its slices, (6,) of the whole, and warnings."""
+    """A detector's answer to a scan: probabilities (S, 6) of its slices, (6,) of the whole, and warnings.
+
+    unlike_training: (S,), which slices are farther from the training set than 99 of 100 that the networks had not seen;
+    None where the detector does not know.
+    """
 
     read: ReadScan
     probabilities: np.ndarray
     study: np.ndarray
     warnings: Sequence[str]
+    unlike_training: np.ndarray | None = None
 
 
 def predictions_table(result: Result) -> pd.DataFrame:
@@ -91,6 +96,7 @@ def summary_of(
         ],
         "warnings": list(result.warnings),
         "slices": len(scan.slices),
+        "unlike_training": None if result.unlike_training is None else int(np.count_nonzero(result.unlike_training)),
         "unreadable": [
             {"path": str(each.path), "reason": each.reason, "message": each.message} for each in result.read.unreadable
         ],

@@ -25,7 +25,7 @@ def test_the_script_says_the_size_and_writes_the_detector(
     first, last = result.stdout.splitlines()
     size = sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6
     assert first.startswith(f"{folder}: 4 networks, ")
-    assert float(first.split()[-2]) == pytest.approx(size, rel=0.01)
+    assert float(first.split()[-2]) == pytest.approx(size, abs=0.06)  # it says tenths, and files have headers
     assert last.startswith(f"{folder}: written")
     assert len(Detector.load(folder).description.networks) == 4
 
@@ -36,7 +36,7 @@ def test_the_script_adds_onnx_models(repository: Path, python: str, trained: Tra
     result = _script(repository, python, trained.layout.root, "--networks", "1", "--onnx", "--output", str(folder))
     assert result.returncode == 0, result.stderr
     size = sum(path.stat().st_size for path in folder.rglob("*/*")) / 1e6
-    said = result.stdout.splitlines()[0].removesuffix(" MB with their ONNX models")
+    said = result.stdout.splitlines()[-2].removesuffix(" MB with their ONNX models")
     assert float(said.split()[-1]) == pytest.approx(size, rel=0.2)  # small networks: what is not weights counts
     assert Detector.load(folder, runtime="auto", device="cpu").runtime.provenance["runtime"] == "onnx"
 

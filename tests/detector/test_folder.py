@@ -11,7 +11,7 @@ from src.config import Config
 from src.detector import Detector
 from src.detector import folder as folder_module
 from src.detector.collect import Selection, collect
-from src.detector.folder import Network, read_folder, write_folder
+from src.detector.folder import DISTRIBUTION, Network, read_folder, write_folder
 from src.ensemble.recipe import Recipe
 from src.errors import UserError
 from tests.detector.conftest import Trained, export
@@ -31,13 +31,13 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 
 def test_it_holds_what_the_documents_say(folder: Path) -> None:
-    names = ["adjacent", "adjacent+gru", "se_resnext50_32x4d", "se_resnext50_32x4d+gru"]
+    names = ["adjacent", "adjacent+gru", "se_resnext50_32x4d", "se_resnext50_32x4d+gru", "training_distribution"]
     assert sorted(_files(folder)) == sorted(
         ["MODEL_CARD.md", "detector.json", *(f"weights/{name}.safetensors" for name in names)]
     )
     record = json.loads((folder / "detector.json").read_text())
     assert record["format"] == 1
-    assert len(record["files"]) == 5
+    assert len(record["files"]) == 6
     for name, sha256 in record["files"].items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == sha256
 
@@ -231,7 +231,7 @@ def test_one_fold_of_the_second_stage(trained: Trained, tmp_path: Path) -> None:
         ("adjacent", 0),
         ("adjacent+gru", 0),
     ]
-    assert set(weights) == {each.name for each in description.networks}
+    assert set(weights) == {each.name for each in description.networks} | {DISTRIBUTION}
     with pytest.raises(UserError, match="is of fold 4; it has fold 0 epoch 3, fold 1 epoch 3"):
         collect(manifest, trained.layout, Selection(folds=[4]))
 

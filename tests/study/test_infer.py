@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from src.detector import Detector
+from src.detector.detector import Prediction
+from src.detector.folder import DistanceLimits
 from src.dicom import find_series
 from src.labels import LABELS
 from src.study import answer
@@ -82,6 +85,24 @@ def test_a_head_among_others_is_answered(infer: Infer, write_head: Head, detecto
     assert passed_over["reason"].tolist() == ["not_dicom"]
 
 
+def test_slices_unlike_the_training_data_are_counted_and_warn(
+    write_head: Head, detector_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader.load(detector_folder, maps=False)
+    network = reader.detector.description.networks[0]
+    known = replace(reader.detector.description, distance=DistanceLimits(network, slices=2.0, series=0.1))
+    monkeypatch.setattr(reader.detector, "description", known)
+    probabilities, distances = np.full((28, 6), 0.5), np.full(28, 1.0)
+    distances[:3] = 2.5
+    monkeypatch.setattr(reader.detector, "predict", lambda series: Prediction(probabilities, distances))
+    write_head(tmp_path / "in", 28)
+    (study,) = find_studies([tmp_path / "in"], engine="serial").studies
+    (row,) = answer_all(reader, choose(study, gap_mm=5.0), tmp_path / "out")
+    assert row.summary is not None
+    assert row.summary["unlike_training"] == 3
+    assert [each for each in row.summary["warnings"] if "unlike the detector's training data" in each]
+
+
 def test_a_second_run_does_nothing_and_a_change_is_seen(infer: Infer, write_head: Head, tmp_path: Path) -> None:
     files = write_head(tmp_path / "in" / "a", series="1.2.3.1")
     write_head(tmp_path / "in" / "b", study="1.2.4", series="1.2.4.1")
@@ -108,14 +129,14 @@ def test_one_bad_series_stops_no_other(
     for path in (tmp_path / "in" / "1").iterdir():
         path.write_bytes(path.read_bytes()[:-100])
     reader = Reader.load(detector_folder)
-    real = Detector.__call__
+    real = Detector.predict
 
-    def fails(detector: Detector, series: object) -> np.ndarray:
+    def fails(detector: Detector, series: object) -> Prediction:
         if series.ids[0].startswith("1.2.2."):  # type: ignore[attr-defined]
             raise RuntimeError("no kernel\nimage")
         return real(detector, series)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Detector, "__call__", fails)
+    monkeypatch.setattr(Detector, "predict", fails)
     studies = find_studies([tmp_path / "in"], engine="serial").studies
     choices = [choice for study in studies for choice in choose(study, gap_mm=5.0)]
     rows = {row.SeriesInstanceUID: row for row in answer_all(reader, choices, tmp_path / "out")}

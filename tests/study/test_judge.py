@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from src.detector.folder import DistanceLimits, Network
 from src.study.find import Scan, find_studies
-from src.study.judge import Judgement, judge, measure_brain
+from src.study.judge import Judgement, judge, measure_brain, warn_of_distance
 from src.study.read import ReadScan, read_scan
 from tests.study.conftest import SPACING, Head, head_hu
 
@@ -116,3 +117,15 @@ def test_pixels_warn(head: ReadScan) -> None:
     assert any(each.startswith("Noise of 2") for each in judge(head.scan, noisy, 5.0).warnings)
     shifted = [(hu + 20).astype(np.int16) for hu in head.pixels]
     assert any("HU on average" in each for each in judge(head.scan, shifted, 5.0).warnings)
+
+
+def test_a_scan_warns_where_more_slices_are_far_than_in_series_that_were_tested() -> None:
+    limits = DistanceLimits(Network("se_resnext50_32x4d", 0, 3, "", ""), slices=2.0, series=0.1)
+    distances = np.full(20, 1.9)
+    distances[:2] = 2.1
+    assert warn_of_distance(distances, limits) == []
+    distances[2] = np.inf
+    (warning,) = warn_of_distance(distances, limits)
+    assert warning.startswith("3 of 20 slices are unlike the detector's training data")
+    (warning,) = warn_of_distance(np.array([3.0]), limits)
+    assert warning.startswith("1 of 1 slice is unlike")
