@@ -60,7 +60,11 @@ def find_predictions(run: Run, members: str) -> tuple[list[Path], list[Path]]:
     if members == "last":
         for model in run.incomplete_models():
             _log.warning("%s is left out: it has not predicted both splits of all folds", model)
-    for classifier, stages in run.stages(members).items():
+    stages_of = run.stages(members)
+    if len({len(stages) for stages in stages_of.values()}) > 1:
+        counts = ", ".join(f"{classifier} has {len(stages)}" for classifier, stages in stages_of.items())
+        _log.warning("members count alike, and classifiers have different numbers of them: %s", counts)
+    for classifier, stages in stages_of.items():
         _log.info("%s: %s", classifier, ", ".join(f"{name} epoch {epoch}" for name, epoch in stages))
     return test, valid
 
