@@ -18,12 +18,10 @@ from src.preprocess.create_dataset import create_dataset
 from src.preprocess.dicom_to_dataframe import dicom_to_dataframe
 from src.preprocess.make_folds import make_folds
 from src.synthetic.make_competition import make_competition
-from tests.warm_python import warm_python
+from tests.warm_python import read_at_import, warm_python
 
 REPOSITORY = Path(__file__).parents[1]
 HEAD_CT = REPOSITORY.parent / "shared" / "data" / "head_ct_ge"
-
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 # where tests run side by side, each has a core; the process that hands them out has set its own number before
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -31,22 +29,26 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 
+# a shell that starts commands in the background has them ignore Ctrl-C, and so would all that tests start
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="more random kills: 30 in place of 2")
 
 
 @pytest.fixture(autouse=True)
-def _threads_stay() -> Iterator[None]:
-    """dask tells its workers by the environment to use one thread each, and leaves that behind in this process: what a
-    later test starts would compute other bits than this process does.
+def _environment_stays() -> Iterator[None]:
+    """dask and joblib leave behind what they tell their workers by the environment, such as to use one thread each.
+
+    What a later test starts would compute other bits than this process does, or start with a cold Python.
     """
-    before = {name: os.environ.get(name) for name in THREADS}
+    before = read_at_import(dict(os.environ))
     yield
-    for name, value in before.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+    for name in read_at_import(dict(os.environ)).keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture(autouse=True)

@@ -32,12 +32,15 @@ PACKAGES = (
         "scipy.optimize",
         "scipy.stats",
         "sklearn.isotonic",
+        "sklearn.metrics",
     ),
+    *("onnxruntime", "onnx", "highdicom", "pynetdicom", "jinja2", "matplotlib.figure", "pydantic", "xxhash"),
 )
 # Variables of these beginnings are read while packages are imported, or by the interpreter as it starts; not among them
 # are LD_ and KMP_, which packages themselves set while they are imported.
 READ_AT_IMPORT = ("OMP_", "GOMP_", "MKL_", "OPENBLAS_", "HF_", "TORCH_", "CUDA_", "PYTHON")
-READ_LATER = ("PYTHON", "TORCH_NCCL_ASYNC_ERROR_HANDLING")  # by the scripts; by torchrun's ranks
+# by the scripts; here, where a fork becomes the process that was asked for; by torchrun's ranks
+READ_LATER = ("PYTHON", "PYTHONPATH", "TORCH_NCCL_ASYNC_ERROR_HANDLING")
 _LONGEST = 1 << 20
 
 
@@ -63,7 +66,8 @@ def warm_python() -> Iterator[str]:
             server.communicate()
 
 
-def _read_at_import(environment: dict[str, str]) -> dict[str, str]:
+def read_at_import(environment: dict[str, str]) -> dict[str, str]:
+    """The variables that packages, or the interpreter, read as they start."""
     return {
         key: value for key, value in environment.items() if key.startswith(READ_AT_IMPORT) and key not in READ_LATER
     }
@@ -72,7 +76,7 @@ def _read_at_import(environment: dict[str, str]) -> dict[str, str]:
 def _serve(descriptor: int, program: str) -> None:
     """Fork for each caller, until the process that started this one closes its end of stdin."""
     listener = socket.socket(fileno=descriptor)
-    environment = _read_at_import(dict(os.environ))  # some packages set variables
+    environment = read_at_import(dict(os.environ))  # some packages set variables
     for package in PACKAGES:
         importlib.import_module(package)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
@@ -96,7 +100,7 @@ def _answer(caller: socket.socket, environment: dict[str, str]) -> None:
     while len(data) < length:
         data += caller.recv(_LONGEST)
     asked = json.loads(data)
-    if _read_at_import(asked["environment"]) != environment:
+    if read_at_import(asked["environment"]) != environment:
         caller.sendall(b"other")
         os._exit(0)
     child = os.fork()
@@ -140,7 +144,8 @@ def _become(asked: dict, files: list[int]) -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
-    sys.path[0] = asked["folder"]
+    also = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
+    sys.path[:1] = [asked["folder"], *also]
     module, *arguments = asked["arguments"]
     sys.argv = ["-m", *arguments]
     status = 0
