@@ -44,7 +44,7 @@ class NetworkConf(_Section):
     """The network and its initial weights."""
 
     architecture: _Text
-    pretrained: _Path = "imagenet"  # imagenet, none, or the path of a file with weights
+    pretrained: _Path = "imagenet"  # imagenet, none, the path of a file with weights, or in-order: and a path
     dropout: _Float | None = Field(default=None, ge=0, lt=1)  # None: the architecture's default; also for drop_path
     drop_path: _Float | None = Field(default=None, ge=0, lt=1)
     reestimate_batch_norm: StrictBool = False

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.classify.weights import IN_ORDER
 from src.config import Config
 from src.errors import UserError
 from src.train.checkpoint import CheckpointMetadata, is_foreign, read_metadata, settings_hash
@@ -55,7 +56,7 @@ def seen_patients(pretrained: str) -> np.ndarray:
 
     pretrained: `network.pretrained` of a conf.
     """
-    path = Path(pretrained)
+    path = Path(pretrained.removeprefix(IN_ORDER))
     if pretrained in ("imagenet", "none") or not path.is_file() or is_foreign(path):
         return np.empty(0, dtype=np.uint64)
     return unpack_patients(read_metadata(path, ClassifierMetadata).patients)

@@ -17,17 +17,21 @@ from src.files.checksum import read_sealed
 
 State = dict[str, torch.Tensor]
 
+IN_ORDER = "in-order:"  # before a path
+
 
 def load_imagenet(backbone: nn.Module, architecture: str, image_size: int) -> None:
     """Load ImageNet weights, all but the classifier's. Raises UserError where they cannot be had unchanged."""
     _load(backbone, _fetch_imagenet(architecture, image_size), f"ImageNet's weights of {architecture}")
 
 
-def load_weights(backbone: nn.Module, path: str) -> None:
+def load_weights(backbone: nn.Module, given: str) -> None:
     """Load weights from a .safetensors file or a state dict saved by torch, all but a classifier of another size.
 
+    given: its path; or IN_ORDER and its path, for a file whose tensors have other names and the same order and shapes.
     Raises UserError where the file is missing, unreadable, or of another network.
     """
+    path, in_order = given.removeprefix(IN_ORDER), given.startswith(IN_ORDER)
     if not Path(path).is_file():
         raise UserError(f"network.pretrained: {path} is missing; expected imagenet, none, or the path of a file")
     try:
@@ -44,9 +48,19 @@ def load_weights(backbone: nn.Module, path: str) -> None:
             f"network.pretrained: {path} holds no plain state dict that can be read: {shortened(error)}"
         ) from error
     # a checkpoint of this pipeline holds the whole network, and the backbone's keys have a prefix there
-    _load(
-        backbone, {key.removeprefix("backbone."): value for key, value in state.items()}, f"network.pretrained: {path}"
-    )
+    state, what = {key.removeprefix("backbone."): value for key, value in state.items()}, f"network.pretrained: {path}"
+    if in_order:
+        if path.endswith(".safetensors"):
+            raise UserError(f"{what} keeps no order of its tensors; {IN_ORDER} is for state dicts saved by torch")
+        if not _fits_in_order(backbone, state):
+            raise UserError(f"{what} has other tensors than this architecture, by order and shape")
+        state = dict(zip(backbone.state_dict(), state.values(), strict=True))
+    elif not path.endswith(".safetensors") and _only_names_differ(backbone, state):
+        raise UserError(
+            f"{what} has other names than this architecture, and all of its {len(state)} tensors fit in order and shape; "
+            f"where it is the same network, give {IN_ORDER}{path}"
+        )
+    _load(backbone, state, what)
 
 
 def _fetch_imagenet(architecture: str, image_size: int) -> State:
@@ -126,6 +140,23 @@ def _load(backbone: nn.Module, state: State, what: str) -> None:
     if differing:
         raise UserError(f"{what} are not of this architecture: they differ at {first_few(sorted(differing))}")
     backbone.load_state_dict({**own, **fitting})
+
+
+def _fits_in_order(backbone: nn.Module, state: State) -> bool:
+    """Whether weights have a network's shapes, tensor by tensor, whatever their names; but for a classifier's size."""
+    own = backbone.state_dict()
+    if len(own) != len(state):
+        return False
+    renamed, classifier = dict(zip(own, state.values(), strict=True)), _classifier_keys(backbone)
+    fitted = _fit_first_layer(backbone, renamed)
+    return all(
+        fitted[key].ndim == value.ndim if key in classifier else fitted[key].shape == value.shape
+        for key, value in own.items()
+    )
+
+
+def _only_names_differ(backbone: nn.Module, state: State) -> bool:
+    return state.keys() != backbone.state_dict().keys() and _fits_in_order(backbone, state)
 
 
 def _classifier_keys(backbone: nn.Module) -> list[str]:

@@ -43,6 +43,32 @@ def test_a_files_weights_are_taken_but_for_another_tasks_classifier(
                 assert torch.equal(value, state[key]), key
 
 
+def test_the_same_tensors_by_other_names_are_taken_in_order_where_asked(make_config: Make, tmp_path: Path) -> None:
+    conf = "network.architecture=timm/resnet10t"
+    torch.manual_seed(1)
+    source = build_network(make_config(conf)).backbone.state_dict()
+    renamed = {f"stem.{i}": value.clone().contiguous() for i, value in enumerate(source.values())}
+    last = list(renamed)[-2]
+    renamed[last] = torch.zeros(1000, renamed[last].shape[1])
+    renamed[list(renamed)[-1]] = torch.zeros(1000)
+    torch.save(renamed, tmp_path / "w.pth")
+    save_file(renamed, tmp_path / "w.safetensors")
+
+    with pytest.raises(UserError, match=rf"all of its {len(source)} tensors fit in order and shape.*in-order:"):
+        build_network(make_config(conf, f"network.pretrained={tmp_path / 'w.pth'}"))
+    loaded = build_network(make_config(conf, f"network.pretrained=in-order:{tmp_path / 'w.pth'}")).backbone.state_dict()
+    assert all(torch.equal(loaded[key], source[key]) for key in list(source)[:-2])
+    assert loaded["fc.weight"].shape == source["fc.weight"].shape
+
+    with pytest.raises(UserError, match="keeps no order of its tensors"):
+        build_network(make_config(conf, f"network.pretrained=in-order:{tmp_path / 'w.safetensors'}"))
+    torch.save(dict(list(renamed.items())[1:]), tmp_path / "w.pth")
+    with pytest.raises(UserError, match="has other tensors than this architecture, by order and shape"):
+        build_network(make_config(conf, f"network.pretrained=in-order:{tmp_path / 'w.pth'}"))
+    with pytest.raises(UserError, match=r"w\.pth are not of this architecture"):
+        build_network(make_config(conf, f"network.pretrained={tmp_path / 'w.pth'}"))
+
+
 def test_timms_twin_has_the_same_tensors_so_its_weights_serve(make_config: Make) -> None:
     # what pretrained: imagenet relies on for se_resnext50_32x4d, whose own host is unreliable
     ours = build_network(make_config("network.architecture=se_resnext50_32x4d")).backbone
