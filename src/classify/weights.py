@@ -57,8 +57,8 @@ def load_weights(backbone: nn.Module, given: str) -> None:
         state = dict(zip(backbone.state_dict(), state.values(), strict=True))
     elif not path.endswith(".safetensors") and _only_names_differ(backbone, state):
         raise UserError(
-            f"{what} has other names than this architecture, and all of its {len(state)} tensors fit in order and shape; "
-            f"where it is the same network, give {IN_ORDER}{path}"
+            f"{what} has other names than this architecture, and all of its {len(state)} tensors fit in order and "
+            f"shape; where it is the same network, give {IN_ORDER}{path}"
         )
     _load(backbone, state, what)
 
