@@ -28,6 +28,7 @@ def model_card(description: Description) -> str:
         "## Intended use",
         "Research: comparison of methods, retrospective studies, teaching. It is not intended for diagnosis, triage or "
         "any other decision about a patient.",
+        *(["## About this detector", facts["about"]] if facts.get("about") else []),
         "## What it consists of",
         _consists(description),
         "## Training data",

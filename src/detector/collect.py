@@ -93,11 +93,12 @@ class _Part:
         return [self.own] if self.classifier is None else [self.own, self.classifier]
 
 
-def collect(manifest: Path, layout: Layout, selection: Selection) -> tuple[Description, Weights]:
+def collect(manifest: Path, layout: Layout, selection: Selection, about: str = "") -> tuple[Description, Weights]:
     """Collect what made a submission: (description, weights of each classifier and sequence model).
 
-    layout: where the tables of preprocessing lie, which operating points need. Raises UserError where the manifest or a
-    checkpoint is missing, where a checkpoint has changed since, and where a selection leaves nothing.
+    layout: where the tables of preprocessing lie, which operating points need. about: a text for people. Raises
+    UserError where the manifest or a checkpoint is missing, where a checkpoint has changed since, and where a selection
+    leaves nothing.
     """
     record = _read_manifest(manifest)
     parts = [_find(each, layout) for each in record["predictions"]]
@@ -118,6 +119,7 @@ def collect(manifest: Path, layout: Layout, selection: Selection) -> tuple[Descr
             "networks": len(_networks(chosen)),
             "out_of_fold_log_loss": record["out_of_fold"],
             **figures,
+            **({"about": about} if about else {}),
         },
         distance=distance,
     )

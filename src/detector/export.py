@@ -7,9 +7,22 @@ from src.detector.card import model_card
 from src.detector.collect import Selection, collect
 from src.detector.folder import require_place, size_of, write_folder
 from src.detector.onnx_export import export_models
-from src.errors import run_command
+from src.errors import UserError, run_command, shortened
 from src.files.layout import Layout
 from src.progress import progress
+
+MOST_TEXT = 20_000  # characters about a detector
+
+
+def read_about(path: Path) -> str:
+    """A text about a detector. Raises UserError where it is missing, empty, no UTF-8 or far too long."""
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no text that can be read ({shortened(error)}); expected Markdown") from error
+    if not text or len(text) > MOST_TEXT:
+        raise UserError(f"{path} has {len(text)} characters; expected a sentence at least, and at most {MOST_TEXT}")
+    return text
 
 
 def main() -> None:
@@ -37,12 +50,19 @@ def main() -> None:
         action="store_true",
         help="add an ONNX model of each network, which takes seconds each and as much room",
     )
+    parser.add_argument(
+        "--about",
+        type=Path,
+        metavar="FILE",
+        help="text for the model card: its first line, a sentence, goes with each result too",
+    )
     args = parser.parse_args()
+    about = read_about(args.about) if args.about else ""
     layout = Layout(args.root)
     manifest = args.manifest or layout.submission.with_name("manifest.json")
     output = args.output or layout.detector
     require_place(output)
-    description, weights = collect(manifest, layout, Selection(args.folds, args.epochs, args.networks))
+    description, weights = collect(manifest, layout, Selection(args.folds, args.epochs, args.networks), about)
     size, with_models = size_of(weights), f", {size_of(weights, with_models=True) / 1e6:.1f} MB with their ONNX models"
     count = len(description.networks)
     print(f"{output}: {count} networks, {size / 1e6:.1f} MB{with_models if args.onnx else ''}", flush=True)

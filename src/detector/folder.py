@@ -12,6 +12,7 @@ Nothing in it is code, and nothing depends on when or where it was written.
 import errno
 import hashlib
 import json
+import logging
 import re
 import shutil
 from collections import Counter
@@ -31,12 +32,17 @@ from src.ensemble.recipe import Fitted, Recipe
 from src.errors import NotEnoughDisk, UserError, first_few
 from src.files.atomic import replacing_folder
 from src.files.checksum import file_sha256
+from src.files.layout import Layout
 
 FORMAT_VERSION = 1
 WITH_MODELS = 2  # the format of a detector with ONNX models, which is otherwise the same
 DESCRIPTION = "detector.json"
 CARD = "MODEL_CARD.md"
 DISTRIBUTION = "training_distribution"  # the name of its file of weights
+
+PRETRAINED = Path(__file__).parents[2] / "model" / "pretrained"  # made by bin/pretrain.sh
+
+_log = logging.getLogger(__name__)
 
 Weights = dict[str, dict[str, torch.Tensor]]  # of each classifier and sequence model, by prefixed names
 
@@ -117,6 +123,11 @@ class Description:
         return Fitted.from_numbers(self.recipe, [member.name for member in self.members], self.numbers)
 
     @property
+    def notice(self) -> str:
+        """What must be known with each result: the first line of what its makers say about it; mostly none."""
+        return str(self.facts.get("about", "")).partition("\n")[0]
+
+    @property
     def weights(self) -> list[str]:
         """What it has a file of weights for."""
         return [*self.classifiers, *self.sequences, *([DISTRIBUTION] if self.distance is not None else [])]
@@ -144,6 +155,14 @@ def model_files(networks: Sequence[Network]) -> dict[Network, str]:
         each: f"{stem}.{each.checkpoint[:12]}.onnx" if count[stem] > 1 else f"{stem}.onnx"
         for each, stem in plain.items()
     }
+
+
+def find_detector(layout: Layout) -> Path:
+    """The detector that was trained under a root; where there is none, the one in the box, which is told."""
+    if (layout.detector / DESCRIPTION).is_file() or not (PRETRAINED / DESCRIPTION).is_file():
+        return layout.detector
+    _log.warning("%s is not there; the detector in the box reads: %s", layout.detector, PRETRAINED)
+    return PRETRAINED
 
 
 def require_place(folder: Path) -> None:

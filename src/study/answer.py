@@ -95,7 +95,8 @@ class Reader:
         judgement = judge(read.scan, read.pixels, self.gap_mm)
         if judgement.refusal:
             return judgement.refusal
-        warnings = list(judgement.warnings)
+        notice = self.detector.description.notice
+        warnings = [*judgement.warnings, *([notice] if notice else [])]
         if read.unreadable:
             count = len(read.unreadable)
             warnings.insert(0, f"{count} {'file' if count == 1 else 'files'} of this series cannot be read.")

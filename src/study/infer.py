@@ -9,6 +9,7 @@ import pandas as pd
 
 from src.arguments import Parser, fraction
 from src.detector.detector import RUNTIMES
+from src.detector.folder import find_detector
 from src.detector.onnx import NoModels
 from src.dicom.series import PassedOver
 from src.errors import NotEnoughDisk, UserError, advising, run_command
@@ -30,7 +31,11 @@ def main() -> None:
         epilog="example: python -m src.study.infer /data/cd.zip /data/incoming --output answers",
     )
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="DICOM files, folders at any depth, zips")
-    parser.add_argument("--detector", type=Path, help="the detector's folder (default: model/detector under --root)")
+    parser.add_argument(
+        "--detector",
+        type=Path,
+        help="the detector's folder (default: model/detector under --root, or where there is none the one in the box)",
+    )
     parser.add_argument("--output", type=Path, default=Path("answers"), help="folder to write (default %(default)s)")
     parser.add_argument("--series", nargs="+", default=[], metavar="UID", help="read these series alone")
     parser.add_argument("--all-series", action="store_true", help="read every series that may be a head CT")
@@ -47,7 +52,7 @@ def main() -> None:
     add_engine_arguments(parser)
     args = parser.parse_args()
     server = _server(args)
-    folder = args.detector or Layout(args.root).detector
+    folder = args.detector or find_detector(Layout(args.root))
     settings = {"device": args.device, "runtime": args.runtime, "prevalence": args.prevalence}
     with advising(NoModels, "add them with sh bin/export.sh --onnx, or give --runtime torch"):
         reader = Reader.load(folder, **settings, maps=not args.no_maps, dicom=args.dicom)

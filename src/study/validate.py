@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from src.arguments import Parser, fraction
+from src.detector.folder import find_detector
 from src.errors import NotEnoughDisk, UserError, advising, first_few, run_command
 from src.evaluate.external import Thresholds
 from src.files.atomic import replacing
@@ -93,7 +94,11 @@ def _arguments(arguments: Sequence[str] | None = None) -> Namespace:
     parser.add_argument(
         "--labels", type=Path, required=True, metavar="CSV", help="labels by study (docs/validation.md)"
     )
-    parser.add_argument("--detector", type=Path, help="the detector's folder (default: model/detector under --root)")
+    parser.add_argument(
+        "--detector",
+        type=Path,
+        help="the detector's folder (default: model/detector under --root, or where there is none the one in the box)",
+    )
     parser.add_argument("--output", type=Path, default=Path("validation"), help="folder to write (default %(default)s)")
     parser.add_argument("--all-series", action="store_true", help="read every series that may be a head CT")
     parser.add_argument("--prevalence", type=fraction, help="of bleeds elsewhere, for further predictive values")
@@ -109,7 +114,7 @@ def main() -> None:
     args = _arguments()
     # what needs seconds first: hours of reading are no place to learn of a wrong CSV
     labels = read_study_labels(args.labels)
-    reader = Reader.load(args.detector or Layout(args.root).detector, device=args.device, maps=not args.no_maps)
+    reader = Reader.load(args.detector or find_detector(Layout(args.root)), device=args.device, maps=not args.no_maps)
     found = find_studies(args.paths, **engine_arguments(args))
     if not any(study.scans for study in found.studies):
         raise UserError(f"no CT slices found in {found.n_files} files; expected DICOM files of head CTs")

@@ -90,7 +90,8 @@ def test_slices_unlike_the_training_data_are_counted_and_warn(
 ) -> None:
     reader = Reader.load(detector_folder, maps=False)
     network = reader.detector.description.networks[0]
-    known = replace(reader.detector.description, distance=DistanceLimits(network, slices=2.0, series=0.1))
+    facts = reader.detector.description.facts | {"about": "It has seen no patient.\n\nAnd so on."}
+    known = replace(reader.detector.description, facts=facts, distance=DistanceLimits(network, slices=2.0, series=0.1))
     monkeypatch.setattr(reader.detector, "description", known)
     probabilities, distances = np.full((28, 6), 0.5), np.full(28, 1.0)
     distances[:3] = 2.5
@@ -101,6 +102,7 @@ def test_slices_unlike_the_training_data_are_counted_and_warn(
     assert row.summary is not None
     assert row.summary["unlike_training"] == 3
     assert [each for each in row.summary["warnings"] if "unlike the detector's training data" in each]
+    assert "It has seen no patient." in row.summary["warnings"]
 
 
 def test_a_second_run_does_nothing_and_a_change_is_seen(infer: Infer, write_head: Head, tmp_path: Path) -> None:
