@@ -16,16 +16,13 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from benchmarks.heads import HeadCT, generate
 from benchmarks.measure import machine, table
-from src.ct.hounsfield import to_hounsfield
-from src.ct.series import Series
 from src.detector import Detector
 from src.evaluate.intervals import PatientRatios, jackknife, proportion_interval, sums_by_patient
 from src.labels import LABELS
 from src.progress import progress
-from src.synthetic.encoding import ENCODINGS
-from src.synthetic.hard.scan import BLOOD_FRACTION, Scan
-from src.synthetic.plan import Study, make_plan
+from src.synthetic.hard.scan import BLOOD_FRACTION
 from src.synthetic.realism import within_skull
 
 HIT_MM = 10.0
@@ -42,44 +39,28 @@ class Look:
     called: bool
 
 
-def look_at(detector: Detector, study: Study, seed: int, size: int) -> Iterator[Look]:
+def look_at(detector: Detector, head: HeadCT, size: int) -> Iterator[Look]:
     """The looks at the slices of a study that bleed. Raises ValueError where the detector has no maps."""
-    scan = Scan.of(study, seed)
-    rendered = [scan.slice(index) for index in range(len(study.slice_ids))]
-    if not any(each.covers for each in rendered):
+    if not head.labels.any():
         return
-    encoding, pixel_mm = ENCODINGS[study.encoding], scan.pose.pixel_mm
-    pixels = [
-        to_hounsfield(
-            each.stored,
-            slope=1.0,
-            intercept=encoding.intercept,
-            bits_stored=encoding.bits_stored,
-            pixel_representation=int(encoding.signed),
-        )
-        for each in rendered
-    ]
-    series = Series(
-        [np.rint(each).astype(np.int16) for each in pixels], np.array(scan.pose.positions_mm), list(study.slice_ids)
-    )
-    maps, probabilities = detector.activation_maps(series, size), detector(series)
+    maps, probabilities = detector.activation_maps(head.series, size), detector(head.series)
     if maps is None:
         raise ValueError("the detector has no class activation maps")
     thresholds = detector.operating_points.get("slice", {}).get("youden", {})
-    for each, hu, of_slice, values in zip(rendered, pixels, maps, probabilities, strict=True):
-        inside = within_skull(hu, pixel_mm)
+    for each, hu, of_slice, values in zip(head.rendered, head.series.pixels, maps, probabilities, strict=True):
+        inside = within_skull(hu, head.pixel_mm)
         if not each.covers or not inside.any():
             continue
         covers = {"any": np.max(list(each.covers.values()), axis=0), **each.covers}
         for name, cover in covers.items():
             if not (cover >= BLOOD_FRACTION).any():  # shared by two subtypes, or thinner than a pixel
                 continue
-            near = ndimage.distance_transform_edt(cover < BLOOD_FRACTION) * pixel_mm <= HIT_MM
+            near = ndimage.distance_transform_edt(cover < BLOOD_FRACTION) * head.pixel_mm <= HIT_MM
             label = LABELS.index(name)
             threshold = thresholds.get(name)
             row, column = place_of_maximum(of_slice[label], hu.shape)
             yield Look(
-                patient=study.patient,
+                patient=head.patient,
                 label=label,
                 hit=bool(near[row, column]),
                 chance=float(near[inside].mean()),
@@ -130,10 +111,9 @@ def main() -> None:
     parser.add_argument("--map-size", type=int, default=32, help="of maps, in places (default %(default)s)")
     args = parser.parse_args()
     detector = Detector.load(args.detector, runtime="auto")
-    plan = make_plan(patients=args.patients, slices=args.slices, size=args.size, seed=args.seed, difficulty="hard")
     looks: list[Look] = []
-    for study in progress(plan.studies, desc="studies"):
-        looks += look_at(detector, study, args.seed, args.map_size)
+    for head in progress(generate(args.patients, args.slices, args.size, args.seed), desc="studies", unit="study"):
+        looks += look_at(detector, head, args.map_size)
     print(machine())
     table(
         f"Maxima within {HIT_MM:.0f} mm of the bleed, of maps of {args.map_size} x {args.map_size} places",
