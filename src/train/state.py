@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from src.config import TrainingConf, changed_keys
-from src.errors import UserError, first_few
+from src.errors import UserError, first_few, shortened
 from src.files.checksum import read_sealed, write_sealed
 from src.files.layout import FoldFolder
 from src.train.checkpoint import HARMLESS_KEYS, read_data_fingerprint
@@ -88,15 +88,32 @@ class TrainingState:
         write_sealed(path, buffer.getvalue())
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Restore a state that `read_state` has read."""
+        """Restore a state that `read_state` has read. Raises UserError where it is that of something else."""
+        try:
+            self._restore(saved)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # what is in the place of numbers can make torch raise anything
+            raise UserError(
+                f"the saved state does not fit this training ({type(error).__name__}: {shortened(error)})"
+            ) from error
+
+    def _restore(self, saved: dict[str, Any]) -> None:
         self.network.load_state_dict(saved["network"])
         if self.average is not None:
             self.average.load_state_dict(saved["average"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        if saved["scheduler"].keys() != self.scheduler.state_dict().keys():  # torch takes any
+            raise KeyError(f"scheduler with {first_few(saved['scheduler'])}")
         self.scheduler.load_state_dict(saved["scheduler"])
         if self._scaler is not None:
             self._scaler.load_state_dict(saved["scaler"])
         self.position = Position(**saved["position"])
+        numbers = {name: type(value) for name, value in vars(Position()).items()}
+        if any(type(getattr(self.position, name)) is not kind for name, kind in numbers.items()):
+            raise TypeError(f"position {vars(self.position)}")
+        if not isinstance(saved["metrics"], list) or not all(isinstance(row, dict) for row in saved["metrics"]):
+            raise TypeError("metrics that are no rows")
         self.metrics = saved["metrics"]
         self.versions = str(saved.get("versions", ""))  # none in files of earlier versions
 

@@ -134,7 +134,12 @@ def _start(
     scheduler = make_scheduler(config.scheduler, optimizer, steps)
     state = TrainingState(accelerator, network, average, optimizer, scheduler, task.data_fingerprint)
     if saved is not None:
-        state.restore(saved)
+        try:
+            state.restore(saved)
+        except UserError as error:
+            raise UserError(
+                f"{task.folder.state}: {error}; delete {task.folder.path} to train this fold again"
+            ) from error
     return state
 
 

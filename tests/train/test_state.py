@@ -53,6 +53,28 @@ def test_what_goes_on_is_what_was_saved(config: Config, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("wrong", [3, "text", [], [1, 2], {}, {"x": 1}, {"x": torch.zeros(2)}, None])
+@pytest.mark.parametrize("key", ["network", "average", "optimizer", "scheduler", "position", "metrics"])
+def test_other_things_in_the_place_of_a_state_are_told(config: Config, tmp_path: Path, key: str, wrong: object) -> None:
+    state = _state(config)
+    state.save(tmp_path / "state.pt")
+    saved = read_state(tmp_path / "state.pt") | {key: wrong}
+    if (key, wrong) in (("metrics", []), ("position", {})):
+        return  # of the beginning
+    with pytest.raises(UserError, match="the saved state does not fit this training"):
+        _state(config).restore(saved)
+
+
+def test_a_position_of_other_types_is_told(config: Config, tmp_path: Path) -> None:
+    state = _state(config)
+    state.save(tmp_path / "state.pt")
+    for name, value in (("epoch", "1"), ("step", 1.5), ("loss", None), ("waiting", [])):
+        saved = read_state(tmp_path / "state.pt")
+        saved["position"] = saved["position"] | {name: value}
+        with pytest.raises(UserError, match="does not fit this training"):
+            _state(config).restore(saved)
+
+
 def test_state_is_data_and_damage_is_named(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     write_sealed(path, _saved({"metrics": []}))
