@@ -21,6 +21,13 @@ setup.sh | test.sh | export.sh | infer.sh | validate.sh) ;; # these take argumen
 *) [ $# -eq 0 ] || fail "$1: ${0##*/} takes no arguments, but variables; see sh bin/${0##*/} -h" ;;
 esac
 
+# A name that is nearly that of a variable would have no effect, and nobody would notice.
+for pair in CONF:CONFS FOLD:FOLDS EPOCH:EPOCHS SEQUENCE:SEQUENCES MEMBER:MEMBERS JOB:JOBS ich_root:ICH_ROOT \
+    confs:CONFS folds:FOLDS epochs:EPOCHS sequences:SEQUENCES members:MEMBERS EMBED_EPOCHS:EMBED_EPOCH; do
+    eval "value=\${${pair%:*}-}"
+    [ -z "$value" ] || fail "${pair%:*}=$value has no effect; did you mean ${pair#*:}?"
+done
+
 # Variables, the same in every script; README.md explains them.
 : "${ICH_ROOT:=$repository}"
 : "${CONFS:=conf/se_resnext50_32x4d.yaml conf/efficientnet-b2.yaml}"
@@ -48,6 +55,9 @@ case $CONSISTENT in yes | no) ;; *) fail "CONSISTENT=$CONSISTENT: expected yes o
 for list in CONFS FOLDS EPOCHS SEQUENCES; do
     eval "value=\$$list"
     [ -n "$(echo $value)" ] || fail "$list is blank; expected names with blanks between them"
+    case $list:$value in
+    FOLDS:*[!0-9[:space:]]* | EPOCHS:*[!0-9[:space:]]*) fail "$list=$value: expected numbers with blanks between them, such as 0 1" ;;
+    esac
 done
 case $ICH_ROOT in /*) ;; *) ICH_ROOT=$PWD/$ICH_ROOT ;; esac
 [ -d "$ICH_ROOT" ] || [ ! -e "$ICH_ROOT" ] || fail "ICH_ROOT=$ICH_ROOT is no folder"

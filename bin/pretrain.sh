@@ -29,7 +29,7 @@ done
 case $WEIGHTS in imagenet | none | /*) ;; in-order:/*) ;; in-order:*) WEIGHTS=in-order:$caller/${WEIGHTS#in-order:} ;; *) WEIGHTS=$caller/$WEIGHTS ;; esac
 case $OUTPUT in /*) ;; *) OUTPUT=$caller/$OUTPUT ;; esac
 [ -n "$own_root" ] || ICH_ROOT=$repository/cache/pretrain
-export ICH_ROOT CONFS="$ICH_ROOT/conf/lite0.yaml" SEQUENCES=conf/generated/gru.yaml
+export ICH_ROOT CONFS="$ICH_ROOT/conf/lite0.yaml" SEQUENCES=conf/generated/sequence/gru.yaml
 export FOLDS=0 EPOCHS=5 EMBED_EPOCH=5 PCA= MEMBERS=last CALIBRATE=platt
 
 mkdir -p "$ICH_ROOT/conf"

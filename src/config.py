@@ -1,5 +1,6 @@
 """The YAML files in conf/, one per classifier or sequence model: a base and changes to it. Unknown keys are errors."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -21,16 +22,19 @@ from src.errors import UserError, shortened
 from src.labels import LABELS
 
 
-def _refuse_truth(value: Any) -> Any:
-    # YAML reads yes and on as booleans, which pydantic would accept as 1
+def _number(value: Any) -> Any:
+    # YAML reads yes and on as booleans, which pydantic would accept as 1, and 1e-4 as text
     if isinstance(value, bool):
         raise ValueError("expected neither true nor false")
+    if isinstance(value, str) and _QUOTED.fullmatch(value):
+        raise ValueError("expected a number, without quotes")
     return value
 
 
-# not pydantic's strict numbers, because YAML reads 1e-4 as a string
-_Int = Annotated[int, BeforeValidator(_refuse_truth)]
-_Float = Annotated[float, BeforeValidator(_refuse_truth)]
+_QUOTED = re.compile(r"\s*[-+]?(\d+|\d*\.\d+|\d+\.\d*)\s*", re.ASCII)
+# not pydantic's strict numbers, which would refuse 1e-4
+_Int = Annotated[int, BeforeValidator(_number)]
+_Float = Annotated[float, BeforeValidator(_number)]
 _Text = Annotated[str, Field(max_length=200)]
 _Path = Annotated[str, Field(max_length=4096)]
 _MOST_STEPS = 10**9

@@ -70,6 +70,8 @@ def test_overrides(conf: Path) -> None:
         ("batch_size.x=1", "batch_size holds a value"),
         ("optimizer.lr.x=1", "optimizer.lr holds a value"),
         ("optimizer.lr=true", "optimizer.lr: expected neither true nor false, found True$"),
+        ("batch_size='36'", "batch_size: expected a number, without quotes, found '36'$"),
+        ("optimizer.lr='0.001'", "optimizer.lr: expected a number, without quotes, found '0.001'$"),
         ("epochs=yes", "epochs: expected neither true nor false, found True$"),
         ("label_weights.any=true", "label_weights.any: expected neither true nor false, found True$"),
         ("scheduler.milestones=[true]", "scheduler.milestones.0: expected neither true nor false, found True$"),

@@ -177,7 +177,11 @@ def test_an_unknown_key_and_a_missing_conf(run: Run, repository: Path, tmp_path:
     ("script", "settings", "expected"),
     [
         ("train", {"NPROC": "x"}, "NPROC=x: expected a number of processes"),
-        ("train", {"FOLDS": "a"}, "argument --fold: invalid int value: 'a'"),
+        ("train", {"FOLDS": "a"}, "FOLDS=a: expected numbers with blanks between them, such as 0 1"),
+        ("predict", {"EPOCHS": "2,3"}, "EPOCHS=2,3: expected numbers with blanks between them"),
+        ("train", {"CONF": "x.yaml"}, "CONF=x.yaml has no effect; did you mean CONFS?"),
+        ("ensemble", {"FOLD": "0"}, "FOLD=0 has no effect; did you mean FOLDS?"),
+        ("preprocess", {"ich_root": "/data"}, "ich_root=/data has no effect; did you mean ICH_ROOT?"),
         ("predict", {"CONFS": " "}, "CONFS is blank"),
         ("train", {"ICH_ROOT": "/etc/passwd"}, "is no folder"),
         ("train", {"CONFS": "conf/efficientnet-b2.yaml conf/none.yaml"}, "conf/none.yaml is missing; expected a conf"),

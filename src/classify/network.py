@@ -173,7 +173,10 @@ def _build_backbone(conf: NetworkConf, image_size: int, channels: int) -> nn.Mod
     if architecture.startswith("timm/"):
         return _timm(conf, image_size, channels)
     if architecture not in BACKBONES:
-        close = get_close_matches(architecture, BACKBONES, n=3) or list(BACKBONES)
+        import timm
+
+        of_timm = [f"timm/{architecture}"] if timm.is_model(architecture) else []
+        close = of_timm or get_close_matches(architecture, BACKBONES, n=3) or list(BACKBONES)
         raise UserError(f"unknown architecture {architecture!r}; expected {' or '.join(close)}, or timm/<name>")
     return BACKBONES[architecture](conf, image_size, channels)
 

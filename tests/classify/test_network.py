@@ -75,6 +75,8 @@ def test_rates(make_config: Make) -> None:
 def test_unknown_architectures_list_close_matches(make_config: Make) -> None:
     with pytest.raises(UserError, match="unknown architecture 'se_resnext50'; expected se_resnext50_32x4d"):
         build_network(make_config("network.architecture=se_resnext50", "image_size=64"))
+    with pytest.raises(UserError, match="unknown architecture 'resnet50'; expected timm/resnet50, or timm/<name>"):
+        build_network(make_config("network.architecture=resnet50"))
     with pytest.raises(UserError, match="unknown architecture timm/resnet5; did you mean resnet5"):
         build_network(make_config("network.architecture=timm/resnet5", "image_size=64"))
 
