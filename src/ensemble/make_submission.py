@@ -15,6 +15,7 @@ from src.ensemble.manifest import Inputs, read_manifest
 from src.ensemble.recipe import OneFoldAlone, Recipe
 from src.ensemble.submission import check_submission, read_sample, read_submission, score_submission
 from src.errors import UserError, advising, first_few, run_command
+from src.evaluate.score import weighted_log_loss
 from src.files.label_csv import pivot_labels
 from src.files.layout import Layout
 from src.files.run import MEMBERS, Run
@@ -97,6 +98,13 @@ def report_scores(scored: Scored, recipe: Recipe) -> str:
     if scores.better_alone is not None and recipe.blend != "weights":
         remedy = "--blend weights (BLEND=weights) lets members weigh unequally"
         text += f"\n{scores.better_alone} alone would have scored better; {remedy}\n"
+    loss = weighted_log_loss(held_out.truth.targets, scores.bagged.probabilities)
+    prior = scores.table.loc["constant prior", "weighted"]
+    if loss >= prior:
+        text += (
+            f"\nThis is worse than no network: its loss is {loss:.4f}, and that of each label's prevalence, predicted "
+            f"for every slice, {prior:.4f}. Something in the data, the confs or the training is wrong.\n"
+        )
     return text
 
 

@@ -54,6 +54,20 @@ def test_simple_bagging(own: Path, run: Run) -> None:
     assert ("alone would have scored better" in result.stdout) == better_alone
 
 
+def test_a_bag_that_is_worse_than_the_constant_prior_is_told_in_a_sentence(own: Path, run: Run) -> None:
+    said = "\nThis is worse than no network: its loss is "
+    result = run(*making(own))
+    scores = json.loads((own / "submission/manifest.json").read_text())["out_of_fold"]
+    assert (said in result.stdout) == (scores["bag"]["weighted"] >= scores["constant prior"]["weighted"])
+    targets = pd.read_parquet(own / "cache/train.parquet").set_index("ID")[list(LABELS)]
+    for right in (True, False):
+        for path in map(Path, prediction_files(own, "valid")):
+            ids, provenance = read_predictions(path).ids, read_provenance(path)
+            of = targets.loc[ids].to_numpy()
+            write_predictions(path, ids, 0.2 + 0.6 * (of if right else 1 - of), provenance)
+        assert (said in run(*making(own)).stdout) != right
+
+
 def test_a_member_that_is_better_alone_is_named(own: Path, run: Run) -> None:
     targets = pd.read_parquet(own / "cache/train.parquet").set_index("ID")[list(LABELS)]
     for path in Layout(own).fold("y", 0).path.parent.glob("fold*/valid_epoch2.parquet"):
