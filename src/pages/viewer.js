@@ -25,77 +25,14 @@
  * @typedef {(kind: "slice" | "map", index: number) => Promise<Uint8Array>} Read  the packed bytes of one slice
  */
 
+import { WARM, colour, paintRamp } from "./colours.js";
+import { Kept, inflate, unpackPixels } from "./decode.js";
+import { clamp, inWords, millimetres } from "./words.js";
+
 const KEPT = 24; // decoded slices: 12 MB at 512 x 512
 const AHEAD = 2; // slices to each side that are decoded before they are asked for
 const NOTCH = 50; // pixels of the wheel that make a step; a mouse's notch is 100 or more, and one step
-const WARM = 0.4; // from here on the colours of RAMP are for maps
 const SWIPE = 12; // pixels of a finger that make a step
-
-/** Colours of 0 to 1, each brighter than the one before. */
-const RAMP = [[24, 28, 34], [84, 37, 104], [178, 56, 75], [240, 128, 40], [252, 220, 130]];
-
-/** @param {number} value in [0, 1]  @returns {[number, number, number]} red, green, blue */
-function colour(value) {
-  const place = Math.min(Math.max(value, 0), 1) * (RAMP.length - 1);
-  const low = Math.min(Math.floor(place), RAMP.length - 2);
-  const part = (/** @type {number} */ i) => RAMP[low][i] + (place - low) * (RAMP[low + 1][i] - RAMP[low][i]);
-  return [part(0), part(1), part(2)];
-}
-
-/** @param {number} low  @param {number} value  @param {number} high */
-const clamp = (low, value, high) => Math.min(Math.max(value, low), high);
-
-/** A probability for people: none is rounded to 0 or 1. @param {number} value */
-function inWords(value) {
-  if (value > 0 && value < 0.005) return "<0.01";
-  return value >= 0.995 && value < 1 ? ">0.99" : value.toFixed(2);
-}
-
-/** @param {Uint8Array} bytes of zlib */
-async function inflate(bytes) {
-  const stream = new Blob([/** @type {BlobPart} */ (bytes)]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-
-/** The HU of a slice, row by row. @param {Uint8Array} packed  @param {number} rows  @param {number} columns */
-async function unpackPixels(packed, rows, columns) {
-  const bytes = await inflate(packed);
-  const n = rows * columns;
-  if (bytes.length !== 2 * n) throw new Error(`${bytes.length} bytes in place of ${2 * n}`);
-  const hu = new Int16Array(n);
-  for (let row = 0, i = 0; row < rows; row++) {
-    for (let column = 0, left = 0; column < columns; column++, i++) {
-      const zigzag = bytes[i] | (bytes[n + i] << 8);
-      left += (zigzag >>> 1) ^ -(zigzag & 1);
-      hu[i] = left; // wraps
-    }
-  }
-  return hu;
-}
-
-/** The results of some slow work, of which the last used are kept. @template T */
-class Kept {
-  /** @param {number} most  @param {(index: number) => Promise<T>} make */
-  constructor(most, make) {
-    this.most = most;
-    this.make = make;
-    /** @type {Map<number, Promise<T>>} */
-    this.results = new Map();
-  }
-
-  /** @param {number} index */
-  get(index) {
-    const result = this.results.get(index) ?? this.make(index);
-    this.results.delete(index);
-    this.results.set(index, result); // the last used one is the last
-    result.catch(() => this.results.delete(index)); // a later call tries again
-    for (const oldest of this.results.keys()) {
-      if (this.results.size <= this.most) break;
-      this.results.delete(oldest);
-    }
-    return result;
-  }
-}
 
 /** The slices to jump to: of each run at or above the threshold its highest; without one, the highest of all.
  *  @param {number[]} values  @param {number | null} threshold */
@@ -496,41 +433,7 @@ export class Viewer {
   }
 }
 
-/** The colours from data-ramp to 1, as a key. @param {HTMLCanvasElement} canvas */
-function paintRamp(canvas) {
-  const context = canvas.getContext("2d");
-  const from = Number(canvas.dataset.ramp);
-  for (let x = 0; context && x < canvas.width; x++) {
-    context.fillStyle = `rgb(${colour(from + ((1 - from) * x) / (canvas.width - 1))})`;
-    context.fillRect(x, 0, 1, canvas.height);
-  }
-}
-
 /** @param {HTMLElement} row  @param {string} name  @param {string} [selector]  @returns {HTMLElement} */
 function cell(row, name, selector) {
   return /** @type {HTMLElement} */ (row.querySelector(selector ?? `[data-part="${name}"]`));
-}
-
-/** @param {number} value in mm */
-function millimetres(value) {
-  return `${value.toFixed(1).replace("-", "−")} mm`;
-}
-
-/** The packed bytes of slices that are in the page itself. @param {HTMLElement} root  @returns {Read} */
-function embedded(root) {
-  return async (kind, index) => {
-    const text = root.querySelector(`script[data-${kind}="${index}"]`)?.textContent;
-    if (!text) throw new Error("it is not in the page");
-    const letters = atob(text);
-    const bytes = new Uint8Array(letters.length);
-    // Uint8Array.from takes seven times as long
-    for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
-    return bytes;
-  };
-}
-
-for (const root of document.querySelectorAll("[data-series]")) {
-  if (!(root instanceof HTMLElement)) continue;
-  const series = JSON.parse(root.querySelector('[data-part="series"]')?.textContent ?? "");
-  new Viewer(root, series, embedded(root));
 }
