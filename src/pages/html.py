@@ -25,24 +25,30 @@ def render(
     of a server needs beyond that, by directive, such as {"connect-src": "'self'"}.
     """
     style, script = asset("style.css"), inline(scripts)
-    policy = {
-        "default-src": "'none'",
-        "script-src": f"'{_hash(script)}'" if script else "'none'",
-        "style-src": f"'{_hash(style)}'",
-        "base-uri": "'none'",
-        "form-action": "'none'",
-        **(allow or {}),
-    }
     return (
         environment()
         .get_template(template)
         .render(
-            policy="; ".join(f"{directive} {sources}" for directive, sources in policy.items()),
+            policy=content_security_policy(scripts, allow),
             style=Markup(style),  # noqa: S704 - our own files
             script=Markup(script),  # noqa: S704
             **values,
         )
     )
+
+
+def content_security_policy(scripts: Sequence[str] = (), allow: Mapping[str, str] | None = None) -> str:
+    """The policy of a document of `render` with these scripts, which a server may also send as a header."""
+    script = inline(scripts)
+    policy = {
+        "default-src": "'none'",
+        "script-src": f"'{_hash(script)}'" if script else "'none'",
+        "style-src": f"'{_hash(asset('style.css'))}'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        **(allow or {}),
+    }
+    return "; ".join(f"{directive} {sources}" for directive, sources in policy.items())
 
 
 def asset(name: str) -> str:

@@ -85,12 +85,24 @@ def series_values(view: SeriesView, most_bytes: int | None = None) -> dict[str, 
     factor = _reduction(view.pixels, MOST_BYTES if most_bytes is None else most_bytes)
     shown = [reduce_pixels(pixels, factor) for pixels in view.pixels]
     return {
+        **_described(view, shown, factor),
+        "slices": [pack_pixels(pixels) for pixels in shown],
+        "maps": [] if view.maps is None else [pack_maps(maps) for maps in view.maps],
+    }
+
+
+def fetched_values(view: SeriesView) -> dict[str, object]:
+    """The same for a page that fetches slices and maps when they are looked at, at full resolution."""
+    return _described(view, view.pixels, 1) | {"slices": [], "maps": []}
+
+
+def _described(view: SeriesView, shown: Sequence[np.ndarray], factor: int) -> dict[str, object]:
+    """What the template says beside slices and maps. shown: the slices as they are displayed."""
+    return {
         "details": view.details,
         "warnings": view.warnings,
         "matrix_note": _matrix_note(view.pixels[0], shown[0], factor),
         "series": _description(view, shown, factor),
-        "slices": [pack_pixels(pixels) for pixels in shown],
-        "maps": [] if view.maps is None else [pack_maps(maps) for maps in view.maps],
         "maps_note": view.maps_note,
         "windows": [{"name": name, "level": level, "width": width} for name, (level, width) in WINDOWS.items()],
         "verdict": _verdict(view),

@@ -110,10 +110,10 @@ def test_one_bad_series_stops_no_other(
     reader = Reader.load(detector_folder)
     real = Detector.__call__
 
-    def fails(detector: Detector, series: object) -> np.ndarray:
+    def fails(detector: Detector, series: object, **watching: object) -> np.ndarray:
         if series.ids[0].startswith("1.2.2."):  # type: ignore[attr-defined]
             raise RuntimeError("no kernel\nimage")
-        return real(detector, series)  # type: ignore[arg-type]
+        return real(detector, series, **watching)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Detector, "__call__", fails)
     studies = find_studies([tmp_path / "in"], engine="serial").studies
