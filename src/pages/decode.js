@@ -43,20 +43,41 @@ export class Kept {
   constructor(most, make) {
     this.most = most;
     this.make = make;
-    /** @type {Map<number, Promise<T>>} */
+    /** @type {Map<number, {promise: Promise<T>, value?: T}>} */
     this.results = new Map();
   }
 
-  /** @param {number} index */
+  /** @param {number} index  @returns {Promise<T>} */
   get(index) {
-    const result = this.results.get(index) ?? this.make(index);
+    const result = this.results.get(index) ?? this.begin(index);
     this.results.delete(index);
     this.results.set(index, result); // the last used one is the last
-    result.catch(() => this.results.delete(index)); // a later call tries again
     for (const oldest of this.results.keys()) {
       if (this.results.size <= this.most) break;
       this.results.delete(oldest);
     }
+    return result.promise;
+  }
+
+  /** @param {number} index  @returns {T | undefined} what is there without waiting */
+  ready(index) {
+    const value = this.results.get(index)?.value;
+    if (value !== undefined) this.get(index); // used
+    return value;
+  }
+
+  /** @param {number} index */
+  begin(index) {
+    /** @type {{promise: Promise<T>, value?: T}} */
+    const result = { promise: this.make(index) };
+    result.promise.then(
+      (value) => (result.value = value),
+      () => this.results.get(index) === result && this.results.delete(index), // a later call tries again
+    );
     return result;
+  }
+
+  clear() {
+    this.results.clear();
   }
 }

@@ -75,7 +75,7 @@ def test_wheel_strip_and_drag(opened: Callable[..., Page], shown_view: SeriesVie
     page.mouse.move(x, y)
     assert page.inner_text('[data-part="pointer"]').split() == [
         *(str(shown_view.pixels[12][10, 20]), "HU"),
-        *("row", "11,", "column", "21"),
+        *("row", "11,", "column", "21", "↓", "10.0,", "→", "10.0", "mm"),
     ]
     for turn, number in ((120, 14), (-120, 13), (20, 13), (35, 14)):
         page.mouse.wheel(0, turn)
