@@ -107,22 +107,23 @@ class Reader:
         """The class activation maps of a result's slices, (S, 6, size, size); None where there are none."""
         return self.detector.activation_maps(result.read.series) if self.maps else None
 
-    def view(self, result: Result, maps: np.ndarray | None) -> SeriesView:
-        """What a page shows of a result."""
-        scan = result.read.scan
+    def view(self, read: ReadScan, result: Result | None, maps: np.ndarray | None) -> SeriesView:
+        """What a page shows of a scan, also before there is a result."""
+        scan = read.scan
+        note = MAPS_NOTE if maps is not None else NO_MAPS_NOTE
         return SeriesView(
             title=f"Series {scan.first.series_number or scan.name}",
             details=details_of(scan),
-            warnings=result.warnings,
-            pixels=result.read.pixels,
+            warnings=result.warnings if result else [],
+            pixels=read.pixels,
             spacings=[(each.header.row_spacing, each.header.column_spacing) for each in scan.slices if each.header],
             z=scan.z,
             ids=[each.id for each in scan.slices],
-            probabilities=result.probabilities,
-            study=result.study,
+            probabilities=result.probabilities if result else None,
+            study=result.study if result else None,
             thresholds=self.thresholds,
             maps=maps,
-            maps_note=MAPS_NOTE if maps is not None else NO_MAPS_NOTE,
+            maps_note=note if result else "",
             sides=sides_of(np.array(scan.first.header.orientation)) if scan.first.header else "",
         )
 
@@ -210,7 +211,7 @@ def write_answer(reader: Reader, answer: Answer, folder: Path) -> Row:
     if result is None or summary is None:
         return row_of(scan, answer.status, answer.why)
     with _failing_alone(scan) as failed:
-        page = series_page(reader.view(result, answer.maps))
+        page = series_page(reader.view(result.read, result, answer.maps))
         objects = _dicom_results(reader, result, summary, answer.maps) if reader.dicom else {}
     if failed:
         return row_of(scan, failed[0].status, failed[0].why)
