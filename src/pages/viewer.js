@@ -35,15 +35,17 @@
  */
 
 import { paintRamp } from "./colours.js";
+import { listenControls } from "./controls.js";
 import { listenPointers, listenWheel } from "./gestures.js";
-import { ENLARGE, actOf } from "./keys.js";
+import { actOf } from "./keys.js";
 import { Loader } from "./loader.js";
 import { paintMap } from "./maps.js";
 import { Measuring } from "./measure.js";
+import { describe, describePixel } from "./readout.js";
 import { Strip, suspicious } from "./strip.js";
 import { fillSlice, fillStudy } from "./table.js";
 import { Windowing } from "./windowing.js";
-import { clamp, inWords, millimetres } from "./words.js";
+import { clamp, millimetres } from "./words.js";
 import { Zoom } from "./zoom.js";
 
 /** @type {Set<Viewer>} */
@@ -202,18 +204,10 @@ export class Viewer {
   paint() {
     const slice = this.series.slices[this.index];
     const [high, wide] = slice.spacing ?? [1, 1];
+    const { position, spoken, matrix, aspect } = describe(this.series, this.index);
     this.part("failure").hidden = true;
     this.zoom.setRatio((slice.columns * wide) / (slice.rows * high));
-    const unknown = "Pixel spacing is not known: shown with square pixels, lengths are in pixels (px).";
-    this.part("aspect").textContent = slice.spacing ? "" : unknown;
-    const size = `${slice.rows} × ${slice.columns} pixels`;
-    this.tell("matrix", slice.spacing ? `${size} of ${high.toFixed(3)} × ${wide.toFixed(3)} mm` : size);
-    this.tell("uid", slice.id);
-    const n = this.series.slices.length;
-    const place = slice.z === null ? "z unknown" : `z ${millimetres(slice.z)}`;
-    this.part("position").textContent = `Slice ${this.index + 1} / ${n}\n${place}`;
-    const any = slice.probabilities ? `, any hemorrhage ${inWords(slice.probabilities[0])}` : "";
-    const spoken = `Slice ${this.index + 1} of ${n}, ${place}${any}`;
+    for (const [name, text] of Object.entries({ position, matrix, aspect, uid: slice.id })) this.tell(name, text);
     this.part("strip").setAttribute("aria-valuenow", String(this.index + 1));
     this.part("strip").setAttribute("aria-valuetext", spoken);
     this.part("image").setAttribute("aria-label", `CT: ${spoken}`);
@@ -348,6 +342,8 @@ export class Viewer {
     if (!this.series.maps || !this.part("map-on")) return;
     this.loader.mapOn = on;
     this.part("map-on").checked = on;
+    if (!on) this.map = null;
+    this.paintMap();
     this.tellWindow();
     this.go(this.wanted); // which reads the map
   }
@@ -386,24 +382,12 @@ export class Viewer {
   /** HU and place under the pointer, or under the cross of the ruler. */
   tellPointer() {
     const slice = this.series.slices[this.index];
-    const at = this.measuring.rulers.cross ?? (this.pointer && slice && this.pixelUnder(this.pointer, slice));
-    if (!at || !slice || !this.hu) return this.tell("pointer", "");
-    const [row, column] = [Math.floor(at.y), Math.floor(at.x)];
-    const inside = row >= 0 && row < slice.rows && column >= 0 && column < slice.columns;
-    if (!inside) return this.tell("pointer", "");
-    const lines = [`${this.hu[row * slice.columns + column]} HU`, `row ${row + 1}, column ${column + 1}`];
-    if (slice.spacing) {
-      // from the centre of the first pixel, which is where DICOM counts from
-      const [down, right] = [row * slice.spacing[0], column * slice.spacing[1]];
-      lines.push(`↓ ${down.toFixed(1)}, → ${right.toFixed(1)} mm`);
+    let at = this.measuring.rulers.cross;
+    if (!at && slice && this.pointer) {
+      const { x, y } = this.zoom.toImage(this.pointer);
+      at = { x: x * slice.columns, y: y * slice.rows };
     }
-    this.tell("pointer", lines.join("\n"));
-  }
-
-  /** @param {{clientX: number, clientY: number}} pointer  @param {Slice} slice */
-  pixelUnder(pointer, { rows, columns }) {
-    const { x, y } = this.zoom.toImage(pointer);
-    return { x: x * columns, y: y * rows };
+    this.tell("pointer", at && slice && this.hu ? describePixel(slice, this.hu, at) : "");
   }
 
   listen() {
@@ -413,27 +397,7 @@ export class Viewer {
     this.strip.listen((fraction) => this.go(Math.floor(fraction * this.series.slices.length)), signal);
     document.addEventListener("keydown", (event) => this.key(event), { signal });
     for (const name of ["pointerdown", "focusin"]) this.root.addEventListener(name, () => (active = this), { signal });
-    const on = (/** @type {string} */ name, /** @type {string} */ event, /** @type {() => void} */ act) =>
-      this.part(name)?.addEventListener(event, act, { signal });
-    this.presets.forEach((each, i) => each.addEventListener("click", () => this.usePreset(i), { signal }));
-    for (const button of this.root.querySelectorAll("button[data-go]")) {
-      const direction = button.getAttribute("data-go") === "forth" ? 1 : -1;
-      button.addEventListener("click", () => this.jump(direction), { signal });
-    }
-    for (const name of ["level", "width"]) {
-      on(name, "change", () => this.setWindow(Number(this.part("level").value), Number(this.part("width").value)));
-    }
-    on("reset", "click", () => this.reset());
-    on("enlarge", "click", () => this.zoomBy(ENLARGE));
-    on("reduce", "click", () => this.zoomBy(1 / ENLARGE));
-    on("fit", "click", () => this.setZoom(1, 0.5, 0.5));
-    on("pixels", "click", () => this.showPixels(!this.pixelsOn));
-    on("ruler", "click", () => this.measuring.turn(!this.measuring.on));
-    on("ruler-undo", "click", () => this.measuring.remove(false));
-    on("ruler-clear", "click", () => this.measuring.remove(true));
-    on("map-on", "change", () => this.showMap(this.part("map-on").checked));
-    on("map-label", "change", () => this.showMap(true));
-    on("map-opacity", "input", () => this.showMap(true));
+    listenControls(this, signal);
     this.resized = new ResizeObserver(() => {
       if (this.index < 0) return;
       this.strip.paint(this.index);
