@@ -13,9 +13,9 @@ export function listenControls(viewer, signal) {
   /** @type {Record<string, () => void>} */
   const clicks = {
     reset: () => viewer.reset(),
-    enlarge: () => viewer.zoomBy(ENLARGE),
-    reduce: () => viewer.zoomBy(1 / ENLARGE),
-    fit: () => viewer.setZoom(1, 0.5, 0.5),
+    enlarge: () => viewer.zoom.by(ENLARGE),
+    reduce: () => viewer.zoom.by(1 / ENLARGE),
+    fit: () => viewer.zoom.fit(),
     pixels: () => viewer.showPixels(!viewer.pixelsOn),
     ruler: () => viewer.measuring.turn(!viewer.measuring.on),
     "ruler-undo": () => viewer.measuring.remove(false),

@@ -37,7 +37,7 @@ export class Measuring {
     if (!slice) return;
     const { x, y } = viewer.zoom;
     const at = this.rulers.moveCross(right, down, slice, { x: x * slice.columns, y: y * slice.rows });
-    viewer.reveal(at.x / slice.columns, at.y / slice.rows);
+    viewer.zoom.reveal(at.x / slice.columns, at.y / slice.rows);
     this.draw();
   }
 
