@@ -1,17 +1,28 @@
 // @ts-check
 /** Slices and maps from the bytes that src/pages/codec.py packs, and the few decoded ones that are kept. */
 
-/** @param {Uint8Array} bytes of zlib */
-export async function inflate(bytes) {
-  const stream = new Blob([/** @type {BlobPart} */ (bytes)]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+/** @param {Uint8Array} packed  of zlib  @param {number} size  in bytes, of what was packed */
+export async function inflate(packed, size) {
+  const { readable, writable } = new DecompressionStream("deflate");
+  const writer = writable.getWriter();
+  // damaged bytes also fail the reading below, which tells of them
+  writer.write(/** @type {BufferSource} */ (packed)).catch(() => {});
+  writer.close().catch(() => {});
+  const bytes = new Uint8Array(size);
+  const reader = readable.getReader();
+  let at = 0;
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    if (at + part.value.length <= size) bytes.set(part.value, at);
+    at += part.value.length;
+  }
+  if (at !== size) throw new Error(`${at} bytes in place of ${size}`);
+  return bytes;
 }
 
 /** The HU of a slice, row by row. @param {Uint8Array} packed  @param {number} rows  @param {number} columns */
 export async function unpackPixels(packed, rows, columns) {
-  const bytes = await inflate(packed);
   const n = rows * columns;
-  if (bytes.length !== 2 * n) throw new Error(`${bytes.length} bytes in place of ${2 * n}`);
+  const bytes = await inflate(packed, 2 * n);
   const hu = new Int16Array(n);
   for (let row = 0, i = 0; row < rows; row++) {
     for (let column = 0, left = 0; column < columns; column++, i++) {

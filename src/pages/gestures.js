@@ -21,7 +21,7 @@ export function listenWheel(viewer, signal) {
     const pixels = event.deltaMode === 0 ? event.deltaY : event.deltaY * NOTCH;
     if (event.ctrlKey) { // also a pinch on a touchpad
       const notches = Math.abs(pixels) >= NOTCH ? Math.sign(pixels) : pixels / NOTCH;
-      viewer.zoomBy(PER_NOTCH ** -notches, event);
+      viewer.zoom.by(PER_NOTCH ** -notches, event);
       return;
     }
     turned = Math.abs(pixels) >= NOTCH ? Math.sign(pixels) * NOTCH : turned + pixels;
@@ -102,7 +102,7 @@ function panning(viewer, start) {
   let last = start;
   return {
     moved(event) {
-      viewer.panBy(event.clientX - last.clientX, event.clientY - last.clientY);
+      viewer.zoom.pan(event.clientX - last.clientX, event.clientY - last.clientY);
       last = event;
     },
   };
@@ -147,6 +147,6 @@ function pinch(viewer, last, now, other) {
   const apart = (/** @type {PointerEvent} */ finger) =>
     Math.max(1, Math.hypot(finger.clientX - other.clientX, finger.clientY - other.clientY));
   const [before, after] = [middle(last), middle(now)];
-  viewer.zoomBy(apart(now) / apart(last), before);
-  viewer.panBy(after.clientX - before.clientX, after.clientY - before.clientY);
+  viewer.zoom.by(apart(now) / apart(last), before);
+  viewer.zoom.pan(after.clientX - before.clientX, after.clientY - before.clientY);
 }

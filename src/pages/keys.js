@@ -23,7 +23,7 @@ export function actOf(viewer, event) {
   }
   if (arrow && event.shiftKey) {
     const box = viewer.part("stage").getBoundingClientRect();
-    return () => viewer.panBy(-arrow[0] * PAN * box.width, -arrow[1] * PAN * box.height);
+    return () => viewer.zoom.pan(-arrow[0] * PAN * box.width, -arrow[1] * PAN * box.height);
   }
   if (arrow) return () => viewer.go(viewer.wanted + arrow[0] + arrow[1]);
   return moves(viewer)[event.key] ?? (viewer.shortcuts ? letters(viewer)[event.key.toLowerCase()] : undefined);
@@ -51,10 +51,10 @@ function letters(viewer) {
     r: () => viewer.reset(),
     i: () => viewer.showPixels(!viewer.pixelsOn),
     d: () => viewer.measuring.turn(!viewer.measuring.on, true),
-    "+": () => viewer.zoomBy(ENLARGE),
-    "=": () => viewer.zoomBy(ENLARGE), // the key of + without Shift
-    "-": () => viewer.zoomBy(1 / ENLARGE),
-    0: () => viewer.setZoom(1, 0.5, 0.5),
+    "+": () => viewer.zoom.by(ENLARGE),
+    "=": () => viewer.zoom.by(ENLARGE), // the key of + without Shift
+    "-": () => viewer.zoom.by(1 / ENLARGE),
+    0: () => viewer.zoom.fit(),
   };
   viewer.presets.forEach((_, i) => (acts[String(i + 1)] = () => viewer.usePreset(i)));
   return acts;

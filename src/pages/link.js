@@ -53,7 +53,7 @@ export function link(viewers, { window = true, zoom = true } = {}) {
   for (const viewer of viewers) {
     const slices = () => lead(viewer, (other) => other.go(counterpart(viewer.series, viewer.wanted, other.series)));
     const windows = () => lead(viewer, (other) => other.setWindow(viewer.windowing.level, viewer.windowing.width));
-    const zooms = () => lead(viewer, (other) => other.setZoom(viewer.zoom.scale, viewer.zoom.x, viewer.zoom.y));
+    const zooms = () => lead(viewer, (other) => other.zoom.set(viewer.zoom.scale, viewer.zoom.x, viewer.zoom.y));
     viewer.on("go", slices, ended.signal);
     if (window) viewer.on("window", windows, ended.signal);
     if (zoom) viewer.on("zoom", zooms, ended.signal);

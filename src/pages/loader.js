@@ -4,8 +4,8 @@
 import { Kept, inflate, unpackPixels } from "./decode.js";
 import { clamp } from "./words.js";
 
-const KEPT_BYTES = 16e6; // of decoded slices
-const KEPT = { least: 8, most: 24 }; // decoded slices
+const KEPT_BYTES = 16e6; // of decoded slices: 30 of 512 x 512
+const KEPT = { least: 8, most: 64 }; // decoded slices
 const AHEAD = 4; // slices that are decoded before they are asked for, in the direction of scrolling
 const IN_FLIGHT = 3; // slices that are read at once
 
@@ -18,7 +18,7 @@ const IN_FLIGHT = 3; // slices that are read at once
 export class Loader {
   /** @param {import("./viewer.js").Series} series  @param {import("./viewer.js").Read} read  @param {Shows} shows */
   constructor(series, read, shows) {
-    const { slices } = series;
+    const { slices, labels } = series;
     this.n = slices.length;
     this.shows = shows;
     this.wanted = 0; // the slice asked for last
@@ -33,7 +33,10 @@ export class Loader {
     /** @type {Kept<Int16Array>} */
     this.pixels = new Kept(kept, async (i) => unpackPixels(await read("slice", i), slices[i].rows, slices[i].columns));
     /** @type {Kept<Uint8Array>} */
-    this.maps = new Kept(kept, async (i) => inflate(await read("map", i)));
+    this.maps = new Kept(kept, async (i) => {
+      const { rows, columns } = series.maps ?? { rows: 0, columns: 0 };
+      return inflate(await read("map", i), labels.length * rows * columns);
+    });
   }
 
   /** Ask for a slice, or the one nearest to it that there is. Returns whether it is another one than before.

@@ -24,7 +24,7 @@ export class Measuring {
     [rulers.open, rulers.cross] = [null, null];
     viewer.part("ruler")?.setAttribute("aria-pressed", String(on));
     viewer.part("stage").classList.toggle("measuring", on);
-    const keys = byKey ? ", or arrow keys (with Shift by 10 pixels) and Enter at each end; Esc ends" : "";
+    const keys = byKey ? "; or arrow keys (Shift: by 10), Enter at each end, Esc" : "";
     viewer.tell("told", on ? `Ruler: drag from point to point${keys}.` : "");
     if (on && byKey) viewer.part("stage").focus();
     this.draw();
@@ -37,7 +37,7 @@ export class Measuring {
     if (!slice) return;
     const { x, y } = viewer.zoom;
     const at = this.rulers.moveCross(right, down, slice, { x: x * slice.columns, y: y * slice.rows });
-    viewer.reveal(at.x / slice.columns, at.y / slice.rows);
+    viewer.zoom.reveal(at.x / slice.columns, at.y / slice.rows);
     this.draw();
   }
 

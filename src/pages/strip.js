@@ -2,7 +2,7 @@
 /** The strip of probabilities along z: a column for each slice, a row for each label. */
 
 import { colour } from "./colours.js";
-import { clamp } from "./words.js";
+import { clamp, millimetres } from "./words.js";
 
 export class Strip {
   /** @param {HTMLCanvasElement} canvas  @param {import("./viewer.js").Series} series */
@@ -56,6 +56,18 @@ export class Strip {
     return cells;
   }
 
+  /** What the ends are: number, side of the patient where it is known, z.
+   *  @param {HTMLElement} first  @param {HTMLElement} last */
+  tellEnds(first, last) {
+    const { slices } = this.series;
+    for (const [end, i] of /** @type {[HTMLElement, number][]} */ ([[first, 0], [last, slices.length - 1]])) {
+      const { z } = slices[i];
+      const side = (end.dataset.end ??= end.textContent.trim()); // which the page says
+      end.textContent = `${i + 1}${side && ` (${side})`}${z === null ? "" : `\nz ${millimetres(z)}`}`;
+    }
+    this.canvas.setAttribute("aria-valuemax", String(slices.length));
+  }
+
   /** Call `go` with the place, as a fraction of the strip, of each press and drag.
    *  @param {(fraction: number) => void} go  @param {AbortSignal} signal */
   listen(go, signal) {
@@ -72,17 +84,4 @@ export class Strip {
     canvas.addEventListener("pointerdown", press, { signal });
     canvas.addEventListener("pointermove", follow, { signal });
   }
-}
-
-/** The slices to jump to: of each run at or above the threshold its highest.
- *  @param {number[]} values  @param {number | null} threshold */
-export function suspicious(values, threshold) {
-  const peaks = [];
-  for (let i = 0; threshold !== null && i < values.length; i++) {
-    if (values[i] < threshold) continue;
-    let peak = i;
-    for (; i < values.length && values[i] >= threshold; i++) if (values[i] > values[peak]) peak = i;
-    peaks.push(peak);
-  }
-  return peaks;
 }

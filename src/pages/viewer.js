@@ -35,15 +35,18 @@
  */
 
 import { paintRamp } from "./colours.js";
+import { listenControls } from "./controls.js";
 import { listenPointers, listenWheel } from "./gestures.js";
-import { ENLARGE, actOf } from "./keys.js";
+import { actOf } from "./keys.js";
 import { Loader } from "./loader.js";
 import { paintMap } from "./maps.js";
 import { Measuring } from "./measure.js";
-import { Strip, suspicious } from "./strip.js";
+import { describe, describePixel } from "./readout.js";
+import { Strip } from "./strip.js";
+import { Suspicious } from "./suspicious.js";
 import { fillSlice, fillStudy } from "./table.js";
 import { Windowing } from "./windowing.js";
-import { clamp, inWords, millimetres } from "./words.js";
+import { clamp } from "./words.js";
 import { Zoom } from "./zoom.js";
 
 /** @type {Set<Viewer>} */
@@ -64,16 +67,12 @@ export class Viewer {
     this.hu = null; // of the slice shown
     /** @type {Uint8Array | null} */
     this.map = null; // its maps, where they are on: label by label, 255 for 1
-    /** @type {number[]} */
-    this.any = []; // the first label's probabilities, where they are known
-    this.highest = -1; // the slice where it is
-    /** @type {number[]} */
-    this.peaks = []; // the suspicious slices
     this.frame = 0; // the animation frame that will paint
     this.events = new EventTarget();
     this.ended = new AbortController();
     this.windowing = new Windowing();
-    this.zoom = new Zoom(this.part("stage"), this.part("frame"));
+    this.zoom = new Zoom(this.part("stage"), this.part("frame"), () => this.tellZoom());
+    this.suspicious = new Suspicious(series);
     this.strip = new Strip(this.part("strip"), series);
     this.measuring = new Measuring(this);
     this.loader = new Loader(series, read, {
@@ -86,9 +85,7 @@ export class Viewer {
     this.fill();
     this.listen();
     this.usePreset(0);
-    // where the threshold is reached by none, the highest is chance
-    const reached = this.peaks.length || (series.thresholds[0] === null && this.any.length);
-    this.go(reached ? this.highest : (series.slices.length - 1) / 2);
+    this.go(this.suspicious.first);
   }
 
   get destroyed() {
@@ -133,6 +130,7 @@ export class Viewer {
   judge({ study, thresholds, probabilities, maps }) {
     Object.assign(this.series, { study, thresholds, maps: maps ?? this.series.maps });
     this.series.slices.forEach((slice, i) => (slice.probabilities = probabilities[i]));
+    this.suspicious = new Suspicious(this.series);
     this.strip.cells = null;
     this.fill();
     if (this.index >= 0) this.paint();
@@ -154,16 +152,8 @@ export class Viewer {
   /** What does not depend on the slice: the study's column, the thresholds, the ends of the strip. */
   fill() {
     const { series } = this;
-    this.any = series.slices.flatMap(({ probabilities }) => (probabilities ? [probabilities[0]] : []));
-    this.highest = this.any.indexOf(Math.max(...this.any));
-    this.peaks = suspicious(this.any, series.thresholds[0]);
     fillStudy(this.root, series);
-    for (const [name, i] of /** @type {[string, number][]} */ ([["first", 0], ["last", series.slices.length - 1]])) {
-      const { z } = series.slices[i];
-      const end = (this.part(name).dataset.end ??= this.part(name).textContent.trim());
-      this.part(name).textContent = `${i + 1}${end && ` (${end})`}${z === null ? "" : `\nz ${millimetres(z)}`}`;
-    }
-    this.part("strip").setAttribute("aria-valuemax", String(series.slices.length));
+    this.strip.tellEnds(this.part("first"), this.part("last"));
     for (const canvas of this.root.querySelectorAll("canvas")) if (canvas.dataset.ramp) paintRamp(canvas);
     if (this.part("map-on")) this.part("map-on").disabled = !series.maps;
   }
@@ -202,18 +192,10 @@ export class Viewer {
   paint() {
     const slice = this.series.slices[this.index];
     const [high, wide] = slice.spacing ?? [1, 1];
+    const { position, spoken, matrix, aspect } = describe(this.series, this.index);
     this.part("failure").hidden = true;
     this.zoom.setRatio((slice.columns * wide) / (slice.rows * high));
-    const unknown = "Pixel spacing is not known: shown with square pixels, lengths are in pixels (px).";
-    this.part("aspect").textContent = slice.spacing ? "" : unknown;
-    const size = `${slice.rows} × ${slice.columns} pixels`;
-    this.tell("matrix", slice.spacing ? `${size} of ${high.toFixed(3)} × ${wide.toFixed(3)} mm` : size);
-    this.tell("uid", slice.id);
-    const n = this.series.slices.length;
-    const place = slice.z === null ? "z unknown" : `z ${millimetres(slice.z)}`;
-    this.part("position").textContent = `Slice ${this.index + 1} / ${n}\n${place}`;
-    const any = slice.probabilities ? `, any hemorrhage ${inWords(slice.probabilities[0])}` : "";
-    const spoken = `Slice ${this.index + 1} of ${n}, ${place}${any}`;
+    for (const [name, text] of Object.entries({ position, matrix, aspect, uid: slice.id })) this.tell(name, text);
     this.part("strip").setAttribute("aria-valuenow", String(this.index + 1));
     this.part("strip").setAttribute("aria-valuetext", spoken);
     this.part("image").setAttribute("aria-label", `CT: ${spoken}`);
@@ -221,7 +203,7 @@ export class Viewer {
     this.paintImage();
     this.paintMap();
     this.strip.paint(this.index);
-    this.tellScale();
+    this.zoom.paintBar(this.part("scale"), slice);
     this.measuring.draw();
     this.tellPointer();
     this.root.dataset.shown = String(this.index);
@@ -286,54 +268,16 @@ export class Viewer {
   /** The first window, and the whole image. */
   reset() {
     this.usePreset(0);
-    this.setZoom(1, 0.5, 0.5);
-  }
-
-  /** @param {number} scale 1 for the whole image  @param {number} x  @param {number} y  the point of the image in the
-   *  middle, as fractions of its size */
-  setZoom(scale, x, y) {
-    this.zoom.set(scale, x, y);
-    this.tellZoom();
-  }
-
-  /** @param {number} factor  @param {{clientX: number, clientY: number}} [at] what stays in place: the middle */
-  zoomBy(factor, at) {
-    const box = this.part("stage").getBoundingClientRect();
-    this.zoom.by(factor, at ?? { clientX: box.left + box.width / 2, clientY: box.top + box.height / 2 });
-    this.tellZoom();
-  }
-
-  /** @param {number} right  @param {number} down  in CSS pixels, of the image */
-  panBy(right, down) {
-    this.zoom.pan(right, down);
-    this.tellZoom();
-  }
-
-  /** Pan so that a point of the image is seen. @param {number} x  @param {number} y  as fractions of its size */
-  reveal(x, y) {
-    this.zoom.reveal(x, y);
-    this.tellZoom();
+    this.zoom.fit();
   }
 
   tellZoom() {
     const { scale, x, y } = this.zoom;
     this.root.dataset.zoom = `${scale.toFixed(3)} ${x.toFixed(4)} ${y.toFixed(4)}`;
-    this.tellScale();
+    this.zoom.paintBar(this.part("scale"), this.series.slices[this.index]);
     this.tellWindow();
     this.tellPointer();
     this.emit("zoom", { scale, x, y });
-  }
-
-  /** The scale bar. */
-  tellScale() {
-    const slice = this.series.slices[this.index];
-    const width = slice?.spacing ? slice.columns * slice.spacing[1] : 0;
-    const mm = this.zoom.bar(width);
-    const bar = this.part("scale");
-    bar.hidden = !mm;
-    if (!mm) return;
-    bar.style.setProperty("--part", String(mm / width));
-    bar.textContent = mm >= 10 ? `${mm / 10} cm` : `${mm} mm`;
   }
 
   /** Large pixels as squares in place of smooth transitions. @param {boolean} on */
@@ -348,25 +292,17 @@ export class Viewer {
     if (!this.series.maps || !this.part("map-on")) return;
     this.loader.mapOn = on;
     this.part("map-on").checked = on;
+    if (!on) this.map = null;
+    this.paintMap();
     this.tellWindow();
     this.go(this.wanted); // which reads the map
   }
 
   /** To the next suspicious slice, 1, or the one before, -1. @param {1 | -1} direction */
   jump(direction) {
-    const ahead = this.peaks.filter((peak) => direction * (peak - this.wanted) > 0);
-    if (!this.any.length) {
-      this.tell("told", "Probabilities are not known yet.");
-    } else if (!this.peaks.length) {
-      const none = this.series.thresholds[0] === null ? "No threshold is given" : "No slice reaches the threshold";
-      this.tell("told", `${none}: slice ${this.highest + 1} is the highest.`);
-      this.go(this.highest);
-    } else if (ahead.length) {
-      this.tell("told", "");
-      this.go(direction > 0 ? ahead[0] : ahead[ahead.length - 1]);
-    } else {
-      this.tell("told", direction > 0 ? "No later one." : "No earlier one.");
-    }
+    const { to, told } = this.suspicious.from(direction, this.wanted);
+    this.tell("told", told);
+    this.go(to);
   }
 
   /** Remember where the pointer is, and say what is there. @param {{clientX: number, clientY: number} | null} at */
@@ -378,32 +314,17 @@ export class Viewer {
   /** The pixel at a point of the window, within the image: columns and rows from its upper left corner.
    *  @param {{clientX: number, clientY: number}} at */
   pixelAt(at) {
-    const { rows, columns } = this.series.slices[this.index];
-    const { x, y } = this.zoom.toImage(at);
-    return { x: clamp(0, x, 1) * columns, y: clamp(0, y, 1) * rows };
+    const slice = this.series.slices[this.index];
+    const { x, y } = this.zoom.toPixel(at, slice);
+    return { x: clamp(0, x, slice.columns), y: clamp(0, y, slice.rows) };
   }
 
   /** HU and place under the pointer, or under the cross of the ruler. */
   tellPointer() {
     const slice = this.series.slices[this.index];
-    const at = this.measuring.rulers.cross ?? (this.pointer && slice && this.pixelUnder(this.pointer, slice));
-    if (!at || !slice || !this.hu) return this.tell("pointer", "");
-    const [row, column] = [Math.floor(at.y), Math.floor(at.x)];
-    const inside = row >= 0 && row < slice.rows && column >= 0 && column < slice.columns;
-    if (!inside) return this.tell("pointer", "");
-    const lines = [`${this.hu[row * slice.columns + column]} HU`, `row ${row + 1}, column ${column + 1}`];
-    if (slice.spacing) {
-      // from the centre of the first pixel, which is where DICOM counts from
-      const [down, right] = [row * slice.spacing[0], column * slice.spacing[1]];
-      lines.push(`↓ ${down.toFixed(1)}, → ${right.toFixed(1)} mm`);
-    }
-    this.tell("pointer", lines.join("\n"));
-  }
-
-  /** @param {{clientX: number, clientY: number}} pointer  @param {Slice} slice */
-  pixelUnder(pointer, { rows, columns }) {
-    const { x, y } = this.zoom.toImage(pointer);
-    return { x: x * columns, y: y * rows };
+    const { cross } = this.measuring.rulers;
+    const at = cross ?? (this.pointer && slice ? this.zoom.toPixel(this.pointer, slice) : null);
+    this.tell("pointer", at && slice && this.hu ? describePixel(slice, this.hu, at) : "");
   }
 
   listen() {
@@ -413,31 +334,11 @@ export class Viewer {
     this.strip.listen((fraction) => this.go(Math.floor(fraction * this.series.slices.length)), signal);
     document.addEventListener("keydown", (event) => this.key(event), { signal });
     for (const name of ["pointerdown", "focusin"]) this.root.addEventListener(name, () => (active = this), { signal });
-    const on = (/** @type {string} */ name, /** @type {string} */ event, /** @type {() => void} */ act) =>
-      this.part(name)?.addEventListener(event, act, { signal });
-    this.presets.forEach((each, i) => each.addEventListener("click", () => this.usePreset(i), { signal }));
-    for (const button of this.root.querySelectorAll("button[data-go]")) {
-      const direction = button.getAttribute("data-go") === "forth" ? 1 : -1;
-      button.addEventListener("click", () => this.jump(direction), { signal });
-    }
-    for (const name of ["level", "width"]) {
-      on(name, "change", () => this.setWindow(Number(this.part("level").value), Number(this.part("width").value)));
-    }
-    on("reset", "click", () => this.reset());
-    on("enlarge", "click", () => this.zoomBy(ENLARGE));
-    on("reduce", "click", () => this.zoomBy(1 / ENLARGE));
-    on("fit", "click", () => this.setZoom(1, 0.5, 0.5));
-    on("pixels", "click", () => this.showPixels(!this.pixelsOn));
-    on("ruler", "click", () => this.measuring.turn(!this.measuring.on));
-    on("ruler-undo", "click", () => this.measuring.remove(false));
-    on("ruler-clear", "click", () => this.measuring.remove(true));
-    on("map-on", "change", () => this.showMap(this.part("map-on").checked));
-    on("map-label", "change", () => this.showMap(true));
-    on("map-opacity", "input", () => this.showMap(true));
+    listenControls(this, signal);
     this.resized = new ResizeObserver(() => {
       if (this.index < 0) return;
       this.strip.paint(this.index);
-      this.setZoom(this.zoom.scale, this.zoom.x, this.zoom.y);
+      this.zoom.set(this.zoom.scale, this.zoom.x, this.zoom.y);
     });
     for (const name of ["strip", "stage"]) this.resized.observe(this.part(name));
   }

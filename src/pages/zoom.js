@@ -8,10 +8,12 @@ const BARS = [100, 50, 20, 10, 5, 2, 1, 0.5]; // mm that a scale bar may stand f
 const LONGEST = 0.35; // of the width seen, that a scale bar may take
 
 export class Zoom {
-  /** @param {HTMLElement} stage  what the image is seen through  @param {HTMLElement} frame  the whole image */
-  constructor(stage, frame) {
+  /** @param {HTMLElement} stage  what the image is seen through  @param {HTMLElement} frame  the whole image
+   *  @param {() => void} changed  is called when another part is seen */
+  constructor(stage, frame, changed) {
     this.stage = stage;
     this.frame = frame;
+    this.changed = changed;
     this.ratio = 1; // of width to height, in mm
     this.scale = 1; // 1 where the whole image just fits
     this.x = this.y = 0.5; // the point of the image in the middle of the stage, as fractions of its size
@@ -19,11 +21,13 @@ export class Zoom {
 
   /** @param {number} ratio */
   setRatio(ratio) {
+    if (ratio === this.ratio) return;
     this.ratio = ratio;
     this.set(this.scale, this.x, this.y);
   }
 
-  /** @param {number} scale  @param {number} x  @param {number} y  kept so that the stage is filled as far as it can be */
+  /** @param {number} scale 1 for the whole image  @param {number} x  @param {number} y  the point of the image in the
+   *  middle, as fractions of its size; kept so that the stage is filled as far as it can be */
   set(scale, x, y) {
     this.scale = clamp(1, scale, MOST);
     const part = this.seen();
@@ -31,6 +35,12 @@ export class Zoom {
     this.y = clamp(part.height / 2, y, 1 - part.height / 2);
     const numbers = { ratio: this.ratio, zoom: this.scale, x: this.x, y: this.y };
     for (const [name, value] of Object.entries(numbers)) this.stage.style.setProperty(`--${name}`, String(value));
+    this.changed();
+  }
+
+  /** The whole image. */
+  fit() {
+    this.set(1, 0.5, 0.5);
   }
 
   /** The part of the image that is seen, as fractions of its size, 1 at most. */
@@ -46,10 +56,17 @@ export class Zoom {
     return { x: (at.clientX - box.left) / box.width, y: (at.clientY - box.top) / box.height };
   }
 
-  /** Enlarge so that what is at a point of the window stays there. @param {number} factor
-   *  @param {{clientX: number, clientY: number}} at */
-  by(factor, at) {
+  /** A point of the window as columns and rows from the upper left corner of a slice.
+   *  @param {{clientX: number, clientY: number}} at  @param {import("./viewer.js").Slice} slice */
+  toPixel(at, slice) {
     const { x, y } = this.toImage(at);
+    return { x: x * slice.columns, y: y * slice.rows };
+  }
+
+  /** Enlarge so that what is at a point of the window, or in its middle, stays there. @param {number} factor
+   *  @param {{clientX: number, clientY: number}} [at] */
+  by(factor, at) {
+    const { x, y } = at ? this.toImage(at) : this;
     const scale = clamp(1, this.scale * factor, MOST);
     const left = this.scale / scale;
     this.set(scale, x - (x - this.x) * left, y - (y - this.y) * left);
@@ -69,8 +86,14 @@ export class Zoom {
     this.set(this.scale, near(x, this.x, width), near(y, this.y, height));
   }
 
-  /** The length of the scale bar for an image of a width in mm. @param {number} width */
-  bar(width) {
-    return BARS.find((mm) => mm <= LONGEST * width * this.seen().width) ?? null;
+  /** Draw a scale bar, as long as what is seen has room for. @param {HTMLElement} bar
+   *  @param {import("./viewer.js").Slice | undefined} slice */
+  paintBar(bar, slice) {
+    const width = slice?.spacing ? slice.columns * slice.spacing[1] : 0; // mm
+    const mm = BARS.find((each) => each <= LONGEST * width * this.seen().width);
+    bar.hidden = !mm;
+    if (!mm) return;
+    bar.style.setProperty("--part", String(mm / width));
+    bar.textContent = mm >= 10 ? `${mm / 10} cm` : `${mm} mm`;
   }
 }
