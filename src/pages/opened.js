@@ -59,7 +59,9 @@ export class Opened {
 
   async fetched() {
     const answer = await request(`/api/series/${this.id}`, { signal: this.ended.signal });
-    return new DOMParser().parseFromString((await answer?.text()) ?? "", "text/html");
+    const parts = new DOMParser().parseFromString((await answer?.text()) ?? "", "text/html");
+    for (const each of parts.querySelectorAll("noscript")) each.remove(); // which a parser without scripts lays open
+    return parts;
   }
 
   form() {

@@ -88,9 +88,14 @@ def _add_page(app: FastAPI, room: Room, readings: Readings) -> None:
             raise Refused(409, f"its slices cannot be shown: {each.why or each.status}")
         found = readings.get(each.scan.uid)
         form = {"labels": _asked(each, found), "note": (found or {}).get("note", ""), "read": each.status == READ}
-        return HTMLResponse(
-            render("reading_room_series.html", values=each.values, form=form, has_uid=bool(each.scan.uid), output=kept)
+        fragment = render(
+            "reading_room_series.html", **each.values, form=form, has_uid=bool(each.scan.uid), output=kept
         )
+        return HTMLResponse(fragment)
+
+    @app.get("/favicon.ico")
+    def icon() -> Response:
+        return Response(status_code=204)
 
 
 def _asked(each: SeriesEntry, found: dict[str, str] | None) -> list[dict[str, Any]]:
