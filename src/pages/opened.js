@@ -59,7 +59,8 @@ export class Opened {
 
   async fetched() {
     const answer = await request(`/api/series/${this.id}`, { signal: this.ended.signal });
-    const parts = new DOMParser().parseFromString((await answer?.text()) ?? "", "text/html");
+    // "<body>": what comes first would else be taken for a part of the head
+    const parts = new DOMParser().parseFromString(`<!doctype html><body>${await answer?.text()}`, "text/html");
     for (const each of parts.querySelectorAll("noscript")) each.remove(); // which a parser without scripts lays open
     return parts;
   }

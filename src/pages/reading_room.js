@@ -247,7 +247,6 @@ class ReadingRoom {
     }
     const listed = this.series().find(({ series }) => series.id === id);
     this.part("opened-title").textContent = listed ? `${studyTitle(listed.study)} · ${listed.series.name}` : "";
-    this.showChoices();
     this.part("compare").value = "";
     await this.add(id);
   }
@@ -277,6 +276,7 @@ class ReadingRoom {
   }
 
   arrange() {
+    this.showChoices();
     this.part("opened").classList.toggle("two", this.opened.length > 1);
     this.part("linked-label").hidden = this.opened.length < 2;
   }

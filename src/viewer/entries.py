@@ -137,9 +137,7 @@ class StudyEntry:
             "id": self.id,
             "patient": self.study.patient,
             "date": iso_date(first.study_date) if first else "",
-            "description": (first.study_description if first else "")
-            or (self.series and series_name(self.series[0].scan))
-            or "",
+            "description": first.study_description if first else "",
             "batch": self.batch.id,
             "unfinished": self.unfinished,
             "series": [each.told(has_reading=each.scan.uid in with_reading) for each in self.series],

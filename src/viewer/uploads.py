@@ -90,13 +90,15 @@ class Uploads:
         """
         upload = self._get(upload_id)
         path = self._place(upload, name, length or 0)
+        came = [0]  # bytes
         try:
             with path.open("wb") as file:
-                await self._write(upload, chunks, file.write)
+                await self._write(upload, chunks, file.write, came)
             await asyncio.to_thread(self._check_archive, path, upload.names[path])
         except BaseException as error:  # also a browser that went away
             path.unlink(missing_ok=True)
             upload.names.pop(path, None)
+            upload.size -= came[0]  # it may come again
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise Refused(507, "no room in the temporary folder: remove studies from the list") from error
             raise
@@ -162,7 +164,7 @@ class Uploads:
         """Where the next file goes. Raises Refused where there is no room for it."""
         limits = self.limits
         with self._lock:
-            if upload.files >= limits.files:
+            if len(upload.names) >= limits.files:
                 raise Refused(413, f"more than {limits.files} files; send fewer at once, or as a zip")
             self._check_size(upload, 0, length)
             upload.files += 1
@@ -183,8 +185,10 @@ class Uploads:
             upload.names[path] = shown
             return path
 
-    async def _write(self, upload: Upload, chunks: AsyncIterator[bytes], write: Callable[[bytes], int]) -> None:
-        coming, waiting, size = aiter(chunks), bytearray(), 0
+    async def _write(
+        self, upload: Upload, chunks: AsyncIterator[bytes], write: Callable[[bytes], int], came: list[int]
+    ) -> None:
+        coming, waiting = aiter(chunks), bytearray()
         while True:
             try:
                 chunk = await asyncio.wait_for(anext(coming), self.limits.chunk_s)
@@ -194,8 +198,8 @@ class Uploads:
                 raise Refused(408, f"nothing came for {self.limits.chunk_s:.0f} s") from error
             if upload.closed:
                 raise Refused(410, "this upload was ended")
-            self._check_size(upload, size, len(chunk))
-            size += len(chunk)
+            self._check_size(upload, came[0], len(chunk))
+            came[0] += len(chunk)
             upload.size += len(chunk)
             upload.touched = self._clock()
             waiting += chunk
