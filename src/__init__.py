@@ -3,6 +3,7 @@
 A map of the package. Imports point downwards only: a line may import from the lines below it, never from one above
 (checked by import-linter in the tests). docs/architecture.md has the picture.
 
+    viewer       the local page to read studies in: a server for one machine
     report       pictures for people
     study        new studies: from files of any kind to a detector's answers
     detector     the trained thing: networks, second stage and recipe as one object and one folder
