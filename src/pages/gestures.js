@@ -11,7 +11,7 @@ const SWIPE = 12; // pixels of a finger that make a step
 const PER_NOTCH = 1.25; // by which a notch of the wheel enlarges
 const GRAB = { mouse: 10, touch: 24 }; // pixels around an end of a ruler from which it is moved
 
-/** @typedef {{moved: (event: PointerEvent) => void, ended?: () => void, dropped?: () => void}} Drag */
+/** @typedef {{moved: (event: PointerEvent) => void, ended?: () => unknown, dropped?: () => void}} Drag */
 
 /** @param {import("./viewer.js").Viewer} viewer  @param {AbortSignal} signal */
 export function listenWheel(viewer, signal) {
@@ -82,7 +82,7 @@ export function listenPointers(viewer, signal) {
 /** @param {import("./viewer.js").Viewer} viewer  @param {PointerEvent} start  @returns {Drag} */
 function startDrag(viewer, start) {
   if (start.button === 1 || start.shiftKey) return panning(viewer, start);
-  if (viewer.measuring.on) return measuring(viewer, start);
+  if (viewer.measuring.on) return viewer.hu ? measuring(viewer, start) : { moved() {} };
   const index = viewer.wanted;
   if (start.pointerType === "touch") {
     return { moved: (event) => viewer.go(index + Math.trunc((event.clientY - start.clientY) / SWIPE)) };
@@ -112,18 +112,20 @@ function panning(viewer, start) {
 function measuring(viewer, start) {
   const point = viewer.pixelAt(start);
   const box = viewer.part("frame").getBoundingClientRect();
-  const slice = viewer.series.slices[viewer.index];
+  const { index } = viewer;
+  const slice = viewer.series.slices[index];
   const distance = (/** @type {import("./ruler.js").Point} */ a, /** @type {import("./ruler.js").Point} */ b) =>
     Math.hypot(((a.x - b.x) * box.width) / slice.columns, ((a.y - b.y) * box.height) / slice.rows);
   const most = start.pointerType === "touch" ? GRAB.touch : GRAB.mouse;
-  const grabbed = viewer.measuring.rulers.endNear(viewer.index, point, distance, most);
+  const grabbed = viewer.measuring.rulers.endNear(index, point, distance, most);
   if (grabbed) {
     return {
       moved(event) {
+        if (viewer.index !== index) return; // scrolled on meanwhile
         grabbed.ruler[grabbed.end] = viewer.pixelAt(event);
         viewer.measuring.draw();
       },
-      ended: () => viewer.measuring.tellLength(grabbed.ruler),
+      ended: () => viewer.index === index && viewer.measuring.tellLength(grabbed.ruler),
     };
   }
   const ruler = { from: point, to: point };

@@ -26,7 +26,8 @@ export function actOf(viewer, event) {
     return () => viewer.zoom.pan(-arrow[0] * PAN * box.width, -arrow[1] * PAN * box.height);
   }
   if (arrow) return () => viewer.go(viewer.wanted + arrow[0] + arrow[1]);
-  return moves(viewer)[event.key] ?? (viewer.shortcuts ? letters(viewer)[event.key.toLowerCase()] : undefined);
+  const shortcuts = viewer.part("shortcuts")?.checked ?? true; // single letters can be switched off (WCAG 2.1.4)
+  return moves(viewer)[event.key] ?? (shortcuts ? letters(viewer)[event.key.toLowerCase()] : undefined);
 }
 
 /** @param {import("./viewer.js").Viewer} viewer  @returns {Record<string, () => void>} */

@@ -18,7 +18,8 @@ export function nearestAt(series, z) {
 function overlap(a, b) {
   const range = (/** @type {import("./viewer.js").Series} */ series) => {
     const known = series.slices.flatMap((slice) => (slice.z === null ? [] : [slice.z]));
-    return { from: Math.min(...known), to: Math.max(...known) }; // infinite, and so without overlap, where none is known
+    // infinite, and so without overlap, where none is known
+    return { from: Math.min(...known), to: Math.max(...known) };
   };
   const [one, other] = [range(a), range(b)];
   return one.from <= other.to && other.from <= one.to;

@@ -76,7 +76,7 @@ export class Rulers {
       const { from, to } = ruler;
       for (const kind of ["under", "over"]) {
         shapes.push(this.shape("line", { class: kind, x1: x(from), y1: y(from), x2: x(to), y2: y(to) }));
-        for (const end of [from, to]) shapes.push(this.shape("circle", { class: kind, cx: x(end), cy: y(end), r: "4" }));
+        for (const at of [from, to]) shapes.push(this.shape("circle", { class: kind, cx: x(at), cy: y(at), r: "4" }));
       }
       // beside the end that is further right, on the side where there is room
       const right = from.x > to.x ? from : to;

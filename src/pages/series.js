@@ -1,5 +1,5 @@
 // @ts-check
-/** The script of pages that hold their series: a viewer for each; those within one element of data-linked are linked. */
+/** The script of pages that hold their series: a viewer for each; those in one element of data-linked are linked. */
 
 import { embedded } from "./decode.js";
 import { link } from "./link.js";

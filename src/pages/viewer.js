@@ -2,7 +2,7 @@
 /**
  * A viewer of the slices of one CT series, and of what a detector says about them.
  *
- * `new Viewer(root, series, read)` brings the elements of templates/whole_series.html to life, found by their data-part.
+ * `new Viewer(root, series, read)` brings the elements of whole_series.html to life, found by their data-part.
  * Slices are int16 HU, packed as src/pages/codec.py says. They are decoded when they are looked at and windowed here;
  * of the decoded ones only some are kept. `viewer.on(name, act)` tells a page what happens, `judge` gives probabilities
  * that come later, `destroy` ends all.
@@ -101,11 +101,6 @@ export class Viewer {
     return this.loader.mapOn;
   }
 
-  /** Whether single letters are keys. */
-  get shortcuts() {
-    return this.part("shortcuts")?.checked ?? true;
-  }
-
   /** @param {string} name  @returns {any} the element of that data-part; null where the page has none */
   part(name) {
     return this.root.querySelector(`[data-part="${name}"]`);
@@ -163,7 +158,7 @@ export class Viewer {
     if (this.loader.go(index)) this.emit("go", { index: this.wanted });
   }
 
-  /** Paint a slice with the next frame. @param {number} index  @param {Int16Array} hu  @param {Uint8Array | null} map */
+  /** With the next frame. @param {number} index  @param {Int16Array} hu  @param {Uint8Array | null} map */
   show(index, hu, map) {
     if (index !== this.index) this.measuring.rulers.open = null;
     [this.index, this.hu, this.map] = [index, hu, map];
@@ -211,9 +206,7 @@ export class Viewer {
   }
 
   paintImage() {
-    if (!this.hu) return;
-    const { rows, columns } = this.series.slices[this.index];
-    this.windowing.paint(this.part("image"), this.hu, rows, columns);
+    if (this.hu) this.windowing.paint(this.part("image"), this.hu, this.series.slices[this.index]);
   }
 
   paintMap() {

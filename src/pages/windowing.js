@@ -23,8 +23,9 @@ export class Windowing {
     }
   }
 
-  /** @param {HTMLCanvasElement} canvas  @param {Int16Array} hu row by row  @param {number} rows  @param {number} columns */
-  paint(canvas, hu, rows, columns) {
+  /** @param {HTMLCanvasElement} canvas  @param {Int16Array} hu row by row
+   *  @param {{rows: number, columns: number}} size */
+  paint(canvas, hu, { rows, columns }) {
     if (canvas.width !== columns || canvas.height !== rows) [canvas.width, canvas.height] = [columns, rows];
     if (this.image?.width !== columns || this.image.height !== rows) this.image = new ImageData(columns, rows);
     const [words, greys] = [new Uint32Array(this.image.data.buffer), this.greys];

@@ -4,7 +4,7 @@
 /** @param {number} low  @param {number} value  @param {number} high */
 export const clamp = (low, value, high) => Math.min(Math.max(value, low), high);
 
-/** A probability for people: none is rounded to 0 or 1. @param {number | undefined} value undefined where not known yet */
+/** A probability for people: none is rounded to 0 or 1. @param {number | undefined} value */
 export function inWords(value) {
   if (value === undefined) return "–";
   if (value > 0 && value < 0.005) return "<0.01";

@@ -51,3 +51,8 @@ def test_every_script_of_the_package_can_be_joined(repository: Path) -> None:
     for path in (repository / "src/pages").glob("*.js"):
         assert inline([path.name])
     assert [*modules(["series.js"])][-2:] == ["viewer.js", "series.js"]
+
+
+def test_scripts_are_short(repository: Path) -> None:
+    lines = {path.name: len(path.read_text().splitlines()) for path in (repository / "src/pages").glob("*.js")}
+    assert {name: n for name, n in lines.items() if n > 350} == {}
