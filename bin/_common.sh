@@ -17,7 +17,7 @@ case ${1-} in
 esac
 
 case ${0##*/} in
-setup.sh | test.sh | export.sh | infer.sh | validate.sh) ;; # these take arguments
+setup.sh | test.sh | export.sh | infer.sh | validate.sh | serve.sh) ;; # these take arguments
 *) [ $# -eq 0 ] || fail "$1: ${0##*/} takes no arguments, but variables; see sh bin/${0##*/} -h" ;;
 esac
 

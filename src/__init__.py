@@ -3,11 +3,12 @@
 A map of the package. Imports point downwards only: a line may import from the lines below it, never from one above
 (checked by import-linter in the tests). docs/architecture.md has the picture.
 
+    viewer       the local page to read studies in: a server for one machine
     report       pictures for people
     study        new studies: from files of any kind to a detector's answers
     detector     the trained thing: networks, second stage and recipe as one object and one folder
     synthetic    generated head CTs in Kaggle's layout
-    pages        what pages are made of: templates, one viewer, one style sheet
+    pages        what pages are made of: templates, the viewer's scripts, one style sheet
     sequence     the second stage: networks over all slices of a series
     classify     the convolutional networks
     train        how anything here is trained; detector, sequence, classify and train alone import torch

@@ -5,14 +5,21 @@ says that it can't redraw a line (TERM=dumb).
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
 from src.errors import check_stop
 
 PLAIN_INTERVAL_S = 15.0
+
+# Who is told how far a long step is, (done, of how many), between two items. What it raises ends the step.
+Watch: TypeAlias = Callable[[int, int], None]
+
+
+def unwatched(done: int, total: int) -> None:
+    """A Watch that does nothing."""
 
 
 class _Bar(tqdm):

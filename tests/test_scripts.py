@@ -16,7 +16,7 @@ import pytest
 from src.files.layout import Layout
 
 SCRIPTS = ("setup", "demo", "test", "preprocess", "train", "predict", "sequence", "ensemble")
-SCRIPTS += ("export", "infer", "validate")
+SCRIPTS += ("export", "infer", "validate", "serve")
 MODULES = (
     "src.synthetic.make_competition",
     "src.preprocess.dicom_to_dataframe",
@@ -39,6 +39,7 @@ MODULES = (
     "src.detector.export",
     "src.study.infer",
     "src.study.validate",
+    "src.viewer.serve",
 )
 
 

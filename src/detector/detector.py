@@ -23,6 +23,7 @@ from src.evaluate.score import CLIP
 from src.evaluate.study import Cases, to_studies
 from src.files.slice_positions import SlicePositions
 from src.labels import LABELS
+from src.progress import Watch, unwatched
 
 RUNTIMES = ("auto", "torch", "onnx")
 MAP_SIZE = 32  # of class activation maps; networks give 7 to 16 places along each side
@@ -88,22 +89,22 @@ class Detector:
         """Where it computes."""
         return self.runtime.device
 
-    def __call__(self, series: Series) -> np.ndarray:
+    def __call__(self, series: Series, *, watch: Watch = unwatched) -> np.ndarray:
         """The probabilities of each slice: (S, 6) float64, in the series' order, columns in the order of LABELS.
 
         Slices may come in any order and have different sizes. One whose z is unknown has no adjacent slices: it is
-        predicted by itself.
+        predicted by itself. watch: is told of slices, batch by batch.
         """
-        return self.predict(series).probabilities
+        return self.predict(series, watch=watch).probabilities
 
-    def predict(self, series: Series) -> Prediction:
+    def predict(self, series: Series, *, watch: Watch = unwatched) -> Prediction:
         """The probabilities of each slice, as a call gives them, and its distance from the training set."""
         if not len(series):
             return Prediction(np.empty((0, len(LABELS))), None)
         order = series.order()
         pixels = [np.clip(series.pixels[i], *HU_RANGE) for i in order]
         z = np.asarray(series.z, dtype=np.float64)[order]
-        outputs = self._classify(pixels, z)
+        outputs = self._classify(pixels, z, watch)
         members = [self._predict_member(member, outputs, z) for member in self.description.members]
         bagged = self._fitted(np.stack(members), SlicePositions(np.zeros(len(z), dtype=np.int64), z))
         if not np.isfinite(bagged).all():
@@ -156,19 +157,21 @@ class Detector:
         return self.description.operating_points
 
     @torch.inference_mode()
-    def _classify(self, pixels: Sequence[np.ndarray], z: np.ndarray) -> "_Outputs":
+    def _classify(self, pixels: Sequence[np.ndarray], z: np.ndarray, watch: Watch) -> "_Outputs":
         """What all classifiers make of the slices of a series in order."""
         description = self.description
         classifiers = [each for each in description.networks if each.name in description.classifiers]
         outputs = _Outputs(classifiers, len(pixels))
         readers = {network for member in description.members for network in member.classifiers}
-        for config in _distinct_inputs(description.classifiers.values()):
+        inputs = _distinct_inputs(description.classifiers.values())
+        for number, config in enumerate(inputs):
             networks = [each for each in classifiers if _same_inputs(config, description.classifiers[each.name])]
             for rows, images in _batches(pixels, z, config):
                 batch = torch.from_numpy(images).to(self.device)
                 views = [apply_view(batch, view) for view in config.tta]
                 for network in networks:
                     outputs.add(network, rows, *self.runtime.classify(network, views, embeddings=network in readers))
+                watch(number * len(pixels) + rows.stop, len(inputs) * len(pixels))
         return outputs
 
     def _predict_member(self, member: Member, outputs: "_Outputs", z: np.ndarray) -> np.ndarray:

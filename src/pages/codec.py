@@ -16,15 +16,30 @@ _LEVEL = 6
 
 def pack_pixels(hu: np.ndarray) -> str:
     """A slice as text: (rows, columns) int16 HU -> base64."""
-    differences = hu.copy()
-    differences[:, 1:] -= hu[:, :-1]  # wraps, as int16 does; adding wraps back
-    zigzag = ((differences << 1) ^ (differences >> 15)).astype("<i2")
-    return _pack(np.ascontiguousarray(zigzag.view(np.uint8).reshape(-1, 2).T))
+    return _as_text(compressed_pixels(hu))
 
 
 def pack_maps(maps: np.ndarray) -> str:
     """The maps of a slice as text: (labels, rows, columns) in [0, 1] -> base64 of one byte each, 255 for 1."""
-    return _pack(np.rint(np.clip(maps, 0, 1) * 255).astype(np.uint8))
+    return _as_text(compressed_maps(bytes_of_maps(maps)))
+
+
+def compressed_pixels(hu: np.ndarray) -> bytes:
+    """A slice as viewer.js reads it, without base64: (rows, columns) int16 HU -> zlib."""
+    differences = hu.copy()
+    differences[:, 1:] -= hu[:, :-1]  # wraps, as int16 does; adding wraps back
+    zigzag = ((differences << 1) ^ (differences >> 15)).astype("<i2")
+    return zlib.compress(np.ascontiguousarray(zigzag.view(np.uint8).reshape(-1, 2).T).tobytes(), _LEVEL)
+
+
+def compressed_maps(maps: np.ndarray) -> bytes:
+    """The maps of a slice as viewer.js reads them, without base64: uint8 of `bytes_of_maps` -> zlib."""
+    return zlib.compress(maps.tobytes(), _LEVEL)
+
+
+def bytes_of_maps(maps: np.ndarray) -> np.ndarray:
+    """Maps in [0, 1], of any shape, as one byte each, 255 for 1."""
+    return np.rint(np.clip(maps, 0, 1) * 255).astype(np.uint8)
 
 
 def reduce_pixels(hu: np.ndarray, factor: int) -> np.ndarray:
@@ -41,5 +56,5 @@ def reduce_pixels(hu: np.ndarray, factor: int) -> np.ndarray:
     return reduced
 
 
-def _pack(values: np.ndarray) -> str:
-    return base64.b64encode(zlib.compress(values.tobytes(), _LEVEL)).decode("ascii")
+def _as_text(packed: bytes) -> str:
+    return base64.b64encode(packed).decode("ascii")

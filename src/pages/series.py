@@ -28,11 +28,11 @@ class SeriesView:
     title: plain text. details: facts for the reader, such as ("Slice thickness", "5.0 mm"). warnings: a plain
     sentence each. pixels: S arrays (rows, columns) of int16 HU of the whole range; sizes may differ. spacings: mm
     between the centres of rows and of columns of each slice, NaN where unknown. z: (S,) mm, NaN where unknown. ids:
-    (S,) SOPInstanceUIDs. probabilities: (S, 6) in the order of LABELS. study: (6,). thresholds: of the study's
-    probabilities, by label; absent or None where there is none. maps: (S, 6, rows, columns) in [0, 1], class
-    activation maps over the network's square input, in which a slice is centred, or None. maps_note: why there are
-    none, or how to read them. sides: what of the patient lies at the left, right, top and bottom of the image, of
-    "LRAPHF", for example "RLAP"; empty where that is not known.
+    (S,) SOPInstanceUIDs. probabilities: (S, 6) in the order of LABELS. study: (6,). Both are None while they are being
+    computed. thresholds: of the study's probabilities, by label; absent or None where there is none. maps: (S, 6, rows,
+    columns) in [0, 1], class activation maps over the network's square input, in which a slice is centred, or None.
+    maps_note: why there are none, or how to read them. sides: what of the patient lies at the left, right, top and
+    bottom of the image, of "LRAPHF", for example "RLAP"; empty where that is not known.
     """
 
     title: str
@@ -42,8 +42,8 @@ class SeriesView:
     spacings: Sequence[tuple[float, float]]
     z: np.ndarray
     ids: Sequence[str]
-    probabilities: np.ndarray
-    study: np.ndarray
+    probabilities: np.ndarray | None
+    study: np.ndarray | None
     thresholds: Mapping[str, float | None]
     maps: np.ndarray | None
     maps_note: str
@@ -55,8 +55,8 @@ class SeriesView:
             lengths = f"{n} slices, {len(self.spacings)} spacings, {len(self.z)} positions and {len(self.ids)} ids"
             raise ValueError(f"{lengths}; expected one each, and a slice at least")
         for name, values, shape in (
-            ("probabilities", self.probabilities, (n, len(LABELS))),
-            ("study", self.study, (len(LABELS),)),
+            *([] if self.probabilities is None else [("probabilities", self.probabilities, (n, len(LABELS)))]),
+            *([] if self.study is None else [("study", self.study, (len(LABELS),))]),
             *([] if self.maps is None else [("maps", self.maps, (n, len(LABELS), *self.maps.shape[2:4]))]),
         ):
             if values.shape != shape or not (values.size and (values >= 0).all() and (values <= 1).all()):
@@ -74,38 +74,57 @@ def series_page(view: SeriesView) -> str:
     Where it would have more than some MOST_BYTES, the displayed matrix is halved, as often as needed, and the page says
     so.
     """
-    factor = _reduction(view.pixels)
+    return render("series.html", scripts=["series.js"], title=view.title, **series_values(view))
+
+
+def series_values(view: SeriesView, most_bytes: int | None = None) -> dict[str, object]:
+    """What the template whole_series.html shows of a series; `most_bytes`, MOST_BYTES by default, bounds its size.
+
+    A page of several series includes the template once for each, within `{% with %}`.
+    """
+    factor = _reduction(view.pixels, MOST_BYTES if most_bytes is None else most_bytes)
     shown = [reduce_pixels(pixels, factor) for pixels in view.pixels]
-    return render(
-        "series.html",
-        title=view.title,
-        details=view.details,
-        warnings=view.warnings,
-        matrix_note=_matrix_note(view.pixels[0], shown[0], factor),
-        series=_description(view, shown, factor),
-        slices=[pack_pixels(pixels) for pixels in shown],
-        maps=[] if view.maps is None else [pack_maps(maps) for maps in view.maps],
-        maps_note=view.maps_note,
-        windows=[{"name": name, "level": level, "width": width} for name, (level, width) in WINDOWS.items()],
-        verdict=_verdict(view),
-        sides=view.sides,
-        ends=_ends(view.sides),
-    )
+    return {
+        **_described(view, shown, factor),
+        "slices": [pack_pixels(pixels) for pixels in shown],
+        "maps": [] if view.maps is None else [pack_maps(maps) for maps in view.maps],
+    }
 
 
-def _reduction(pixels: Sequence[np.ndarray]) -> int:
-    """By which factor, a power of two, slices must be reduced for the page to have some MOST_BYTES at most."""
+def fetched_values(view: SeriesView) -> dict[str, object]:
+    """The same for a page that fetches slices and maps when they are looked at, at full resolution."""
+    return _described(view, view.pixels, 1) | {"slices": [], "maps": []}
+
+
+def _described(view: SeriesView, shown: Sequence[np.ndarray], factor: int) -> dict[str, object]:
+    """What the template says beside slices and maps. shown: the slices as they are displayed."""
+    return {
+        "details": view.details,
+        "warnings": view.warnings,
+        "matrix_note": _matrix_note(view.pixels[0], shown[0], factor),
+        "series": _description(view, shown, factor),
+        "maps_note": view.maps_note,
+        "windows": [{"name": name, "level": level, "width": width} for name, (level, width) in WINDOWS.items()],
+        "verdict": _verdict(view),
+        "sides": view.sides,
+        "ends": _ends(view.sides),
+    }
+
+
+def _reduction(pixels: Sequence[np.ndarray], most_bytes: int) -> int:
+    """By which factor, a power of two, slices must be reduced to have some `most_bytes` at most when packed."""
     sample = pixels[:: -(-len(pixels) // _SAMPLE)]
     factor = 1
     while True:
         packed = sum(len(pack_pixels(reduce_pixels(each, factor))) for each in sample)
-        if packed * len(pixels) <= MOST_BYTES * len(sample) or factor >= max(max(each.shape) for each in sample):
+        if packed * len(pixels) <= most_bytes * len(sample) or factor >= max(max(each.shape) for each in sample):
             return factor
         factor *= 2
 
 
 def _description(view: SeriesView, shown: Sequence[np.ndarray], factor: int) -> dict[str, object]:
     """What viewer.js must know: see Series there."""
+    probabilities = [None] * len(shown) if view.probabilities is None else view.probabilities.tolist()
     slices = [
         {
             "rows": pixels.shape[0],
@@ -113,15 +132,15 @@ def _description(view: SeriesView, shown: Sequence[np.ndarray], factor: int) -> 
             "spacing": [factor * float(mm) for mm in spacing] if np.all(np.array(spacing) > 0) else None,
             "z": round(float(z), 3) if np.isfinite(z) else None,
             "id": slice_id,
-            "probabilities": probabilities.tolist(),
+            "probabilities": of_slice,
         }
-        for pixels, spacing, z, slice_id, probabilities in zip(
-            shown, view.spacings, view.z, view.ids, view.probabilities, strict=True
+        for pixels, spacing, z, slice_id, of_slice in zip(
+            shown, view.spacings, view.z, view.ids, probabilities, strict=True
         )
     ]
     return {
         "labels": [LABEL_NAMES[label] for label in LABELS],
-        "study": view.study.tolist(),
+        "study": None if view.study is None else view.study.tolist(),
         "thresholds": [_threshold(view, label) for label in LABELS],
         "slices": slices,
         "maps": None if view.maps is None else {"rows": view.maps.shape[2], "columns": view.maps.shape[3]},
@@ -136,6 +155,8 @@ def _threshold(view: SeriesView, label: str) -> float | None:
 
 def _verdict(view: SeriesView) -> str:
     """One sentence for the study, on `any`."""
+    if view.study is None:
+        return "Probabilities are being computed."
     probability, threshold = float(view.study[0]), _threshold(view, LABELS[0])
     study = f"Study: any hemorrhage {_in_words(probability)}"
     if threshold is None:

@@ -2,9 +2,10 @@
 /**
  * A viewer of the slices of one CT series, and of what a detector says about them.
  *
- * `new Viewer(root, series, read)` brings the elements of templates/series.html to life, found by their data-part.
+ * `new Viewer(root, series, read)` brings the elements of whole_series.html to life, found by their data-part.
  * Slices are int16 HU, packed as src/pages/codec.py says. They are decoded when they are looked at and windowed here;
- * of the decoded ones only some are kept.
+ * of the decoded ones only some are kept. `viewer.on(name, act)` tells a page what happens, `judge` gives probabilities
+ * that come later, `destroy` ends all.
  *
  * @typedef {object} Slice
  * @property {number} rows
@@ -12,137 +13,92 @@
  * @property {[number, number] | null} spacing  mm between the centres of rows and of columns
  * @property {number | null} z  mm
  * @property {string} id  SOPInstanceUID
- * @property {number[]} probabilities  by label
+ * @property {number[] | null} probabilities  by label; null while they are not known
  *
  * @typedef {object} Series
  * @property {string[]} labels
- * @property {number[]} study  probabilities of the study, by label
+ * @property {number[] | null} study  probabilities of the study, by label; null while they are not known
  * @property {(number | null)[]} thresholds  of the study's probabilities, by label
  * @property {Slice[]} slices
  * @property {{rows: number, columns: number} | null} maps
  * @property {number} reduction  1, or how many pixels became one, each way
  *
  * @typedef {(kind: "slice" | "map", index: number) => Promise<Uint8Array>} Read  the packed bytes of one slice
+ *
+ * @typedef {object} Events  what the listeners of `viewer.on` are given
+ * @property {{index: number}} go  a slice was asked for
+ * @property {{index: number}} slice  a slice is shown
+ * @property {{level: number, width: number}} window  HU
+ * @property {{scale: number, x: number, y: number}} zoom
+ * @property {{index: number, lengths: string[]}} rulers  of the slice shown
+ * @property {KeyboardEvent} key  a key that means nothing to the viewer
  */
 
-const KEPT = 24; // decoded slices: 12 MB at 512 x 512
-const AHEAD = 2; // slices to each side that are decoded before they are asked for
-const NOTCH = 50; // pixels of the wheel that make a step; a mouse's notch is 100 or more, and one step
-const WARM = 0.4; // from here on the colours of RAMP are for maps
-const SWIPE = 12; // pixels of a finger that make a step
+import { paintRamp } from "./colours.js";
+import { listenControls } from "./controls.js";
+import { listenPointers, listenWheel } from "./gestures.js";
+import { actOf } from "./keys.js";
+import { Loader } from "./loader.js";
+import { paintMap } from "./maps.js";
+import { Measuring } from "./measure.js";
+import { describe, describePixel } from "./readout.js";
+import { Strip } from "./strip.js";
+import { Suspicious } from "./suspicious.js";
+import { fillSlice, fillStudy } from "./table.js";
+import { Windowing } from "./windowing.js";
+import { clamp } from "./words.js";
+import { Zoom } from "./zoom.js";
 
-/** Colours of 0 to 1, each brighter than the one before. */
-const RAMP = [[24, 28, 34], [84, 37, 104], [178, 56, 75], [240, 128, 40], [252, 220, 130]];
-
-/** @param {number} value in [0, 1]  @returns {[number, number, number]} red, green, blue */
-function colour(value) {
-  const place = Math.min(Math.max(value, 0), 1) * (RAMP.length - 1);
-  const low = Math.min(Math.floor(place), RAMP.length - 2);
-  const part = (/** @type {number} */ i) => RAMP[low][i] + (place - low) * (RAMP[low + 1][i] - RAMP[low][i]);
-  return [part(0), part(1), part(2)];
-}
-
-/** @param {number} low  @param {number} value  @param {number} high */
-const clamp = (low, value, high) => Math.min(Math.max(value, low), high);
-
-/** A probability for people: none is rounded to 0 or 1. @param {number} value */
-function inWords(value) {
-  if (value > 0 && value < 0.005) return "<0.01";
-  return value >= 0.995 && value < 1 ? ">0.99" : value.toFixed(2);
-}
-
-/** @param {Uint8Array} bytes of zlib */
-async function inflate(bytes) {
-  const stream = new Blob([/** @type {BlobPart} */ (bytes)]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-
-/** The HU of a slice, row by row. @param {Uint8Array} packed  @param {number} rows  @param {number} columns */
-async function unpackPixels(packed, rows, columns) {
-  const bytes = await inflate(packed);
-  const n = rows * columns;
-  if (bytes.length !== 2 * n) throw new Error(`${bytes.length} bytes in place of ${2 * n}`);
-  const hu = new Int16Array(n);
-  for (let row = 0, i = 0; row < rows; row++) {
-    for (let column = 0, left = 0; column < columns; column++, i++) {
-      const zigzag = bytes[i] | (bytes[n + i] << 8);
-      left += (zigzag >>> 1) ^ -(zigzag & 1);
-      hu[i] = left; // wraps
-    }
-  }
-  return hu;
-}
-
-/** The results of some slow work, of which the last used are kept. @template T */
-class Kept {
-  /** @param {number} most  @param {(index: number) => Promise<T>} make */
-  constructor(most, make) {
-    this.most = most;
-    this.make = make;
-    /** @type {Map<number, Promise<T>>} */
-    this.results = new Map();
-  }
-
-  /** @param {number} index */
-  get(index) {
-    const result = this.results.get(index) ?? this.make(index);
-    this.results.delete(index);
-    this.results.set(index, result); // the last used one is the last
-    result.catch(() => this.results.delete(index)); // a later call tries again
-    for (const oldest of this.results.keys()) {
-      if (this.results.size <= this.most) break;
-      this.results.delete(oldest);
-    }
-    return result;
-  }
-}
-
-/** The slices to jump to: of each run at or above the threshold its highest; without one, the highest of all.
- *  @param {number[]} values  @param {number | null} threshold */
-function suspicious(values, threshold) {
-  const peaks = [];
-  for (let i = 0; threshold !== null && i < values.length; i++) {
-    if (values[i] < threshold) continue;
-    let peak = i;
-    for (; i < values.length && values[i] >= threshold; i++) if (values[i] > values[peak]) peak = i;
-    peaks.push(peak);
-  }
-  return peaks;
-}
+/** @type {Set<Viewer>} */
+const alive = new Set();
+/** @type {Viewer | undefined} */
+let active; // the one that keys are for: the last one used, of those in the page
 
 export class Viewer {
   /** @param {HTMLElement} root  @param {Series} series  @param {Read} read */
   constructor(root, series, read) {
     this.root = root;
     this.series = series;
-    this.any = series.slices.map((slice) => slice.probabilities[0]);
-    this.highest = this.any.indexOf(Math.max(...this.any));
-    this.peaks = suspicious(this.any, series.thresholds[0]);
-    this.index = this.wanted = 0; // the slice shown, and the one that will be
-    this.level = 0;
-    this.width = 1;
-    this.mapOn = false;
-    /** @type {{x: number, y: number} | null} */
-    this.pointer = null; // where it is in the image, as fractions of its size
-    /** @type {OffscreenCanvas | null} */
-    this.cells = null; // the strip, painted once for each size
-    this.greys = new Uint8ClampedArray(65536); // of each HU, from -32768
-    this.pixels = new Kept(KEPT, async (i) => {
-      const { rows, columns } = series.slices[i];
-      return unpackPixels(await read("slice", i), rows, columns);
-    });
-    this.maps = new Kept(KEPT, async (i) => inflate(await read("map", i)));
+    this.index = -1; // of the slice shown
+    this.pixelsOn = false;
+    /** @type {{clientX: number, clientY: number} | null} */
+    this.pointer = null;
     /** @type {Int16Array | null} */
     this.hu = null; // of the slice shown
     /** @type {Uint8Array | null} */
     this.map = null; // its maps, where they are on: label by label, 255 for 1
+    this.frame = 0; // the animation frame that will paint
+    this.events = new EventTarget();
+    this.ended = new AbortController();
+    this.windowing = new Windowing();
+    this.zoom = new Zoom(this.part("stage"), this.part("frame"), () => this.tellZoom());
+    this.suspicious = new Suspicious(series);
+    this.strip = new Strip(this.part("strip"), series);
+    this.measuring = new Measuring(this);
+    this.loader = new Loader(series, read, {
+      show: (index, hu, map) => this.show(index, hu, map),
+      fail: (index, why) => this.fail(index, why),
+    });
     this.presets = /** @type {HTMLButtonElement[]} */ ([...root.querySelectorAll("button[data-window]")]);
+    alive.add(this);
+    active ??= this;
     this.fill();
     this.listen();
     this.usePreset(0);
-    // where the threshold is reached by none, the highest is chance
-    const reached = this.peaks.length || series.thresholds[0] === null;
-    this.go(reached ? this.highest : (series.slices.length - 1) / 2);
+    this.go(this.suspicious.first);
+  }
+
+  get destroyed() {
+    return this.ended.signal.aborted;
+  }
+
+  /** The slice that was asked for last, and is or will be shown. */
+  get wanted() {
+    return this.loader.wanted;
+  }
+
+  get mapOn() {
+    return this.loader.mapOn;
   }
 
   /** @param {string} name  @returns {any} the element of that data-part; null where the page has none */
@@ -150,64 +106,80 @@ export class Viewer {
     return this.root.querySelector(`[data-part="${name}"]`);
   }
 
-  /** What stays as it is: the study's column, the thresholds, the ends of the strip. */
-  fill() {
-    const { series } = this;
-    for (const row of this.rows()) {
-      const label = Number(row.dataset.label);
-      const [study, threshold] = [series.study[label], series.thresholds[label]];
-      const above = threshold !== null && study >= threshold;
-      cell(row, "study-value").textContent = inWords(study);
-      // beside the study's: "0.97 ≥ 0.42"
-      const sign = above ? "≥" : "<";
-      cell(row, "threshold-value").textContent = threshold === null ? "none" : `${sign} ${inWords(threshold)}`;
-      row.classList.toggle("above", above);
-      cell(row, "", ".bar .study").style.left = `${100 * study}%`;
-      cell(row, "", ".bar .threshold").style.left = `${100 * (threshold ?? 0)}%`;
-      cell(row, "", ".bar .threshold").hidden = threshold === null;
-    }
-    for (const [name, i] of /** @type {[string, number][]} */ ([["first", 0], ["last", series.slices.length - 1]])) {
-      const { z } = series.slices[i];
-      const end = this.part(name).textContent;
-      this.part(name).textContent = `${i + 1}${end && ` (${end})`}${z === null ? "" : `\nz ${millimetres(z)}`}`;
-    }
-    this.root.querySelectorAll("canvas").forEach((canvas) => canvas.dataset.ramp && paintRamp(canvas));
+  /** Call `act` whenever something happens, until `signal` or the viewer ends.
+   *  @template {keyof Events} Name  @param {Name} name  @param {(detail: Events[Name]) => void} act
+   *  @param {AbortSignal} [signal] */
+  on(name, act, signal) {
+    const listener = (/** @type {Event} */ event) => act(/** @type {CustomEvent} */ (event).detail);
+    this.events.addEventListener(name, listener, { signal });
   }
 
-  /** @returns {HTMLElement[]} of the table of probabilities */
-  rows() {
-    return [...this.root.querySelectorAll("tr[data-label]")].map((row) => /** @type {HTMLElement} */ (row));
+  /** @template {keyof Events} Name  @param {Name} name  @param {Events[Name]} detail */
+  emit(name, detail) {
+    this.events.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+
+  /** Probabilities that were not known before, or new ones.
+   *  @param {{study: number[], thresholds: (number | null)[], probabilities: number[][],
+   *           maps?: {rows: number, columns: number} | null}} judgement  probabilities by slice and label */
+  judge({ study, thresholds, probabilities, maps }) {
+    Object.assign(this.series, { study, thresholds, maps: maps ?? this.series.maps });
+    this.series.slices.forEach((slice, i) => (slice.probabilities = probabilities[i]));
+    this.suspicious = new Suspicious(this.series);
+    this.strip.cells = null;
+    this.fill();
+    if (this.index >= 0) this.paint();
+  }
+
+  /** End all: no listener, no decoded slice and no canvas is left. */
+  destroy() {
+    this.ended.abort();
+    cancelAnimationFrame(this.frame);
+    this.resized?.disconnect();
+    alive.delete(this);
+    if (active === this) [active] = alive;
+    this.loader.close();
+    [this.hu, this.map, this.strip.cells, this.windowing.image] = [null, null, null, null];
+    for (const name of ["image", "map", "strip"]) [this.part(name).width, this.part(name).height] = [0, 0];
+    this.events = new EventTarget(); // whoever listened is let go
+  }
+
+  /** What does not depend on the slice: the study's column, the thresholds, the ends of the strip. */
+  fill() {
+    const { series } = this;
+    fillStudy(this.root, series);
+    this.strip.tellEnds(this.part("first"), this.part("last"));
+    for (const canvas of this.root.querySelectorAll("canvas")) if (canvas.dataset.ramp) paintRamp(canvas);
+    if (this.part("map-on")) this.part("map-on").disabled = !series.maps;
   }
 
   /** Show a slice, or the one nearest to it that there is. @param {number} index */
-  async go(index) {
-    const wanted = (this.wanted = clamp(0, Math.round(index), this.series.slices.length - 1));
-    let hu, map;
-    try {
-      [hu, map] = await Promise.all([this.pixels.get(wanted), this.mapOn ? this.maps.get(wanted) : null]);
-    } catch (error) {
-      this.fail(`Slice ${wanted + 1} cannot be shown: ${error instanceof Error ? error.message : error}`);
-      return;
-    }
-    if (wanted !== this.wanted) return; // another one was asked for meanwhile
-    this.index = wanted;
-    [this.hu, this.map] = [hu, map];
-    this.part("failure").hidden = true;
-    this.paint();
-    for (let i = wanted - AHEAD; i <= wanted + AHEAD; i++) {
-      if (i >= 0 && i < this.series.slices.length) this.pixels.get(i).catch(() => {}); // told when it is looked at
-    }
+  go(index) {
+    if (this.loader.go(index)) this.emit("go", { index: this.wanted });
   }
 
-  /** In place of an image, so that none is taken for another's. @param {string} message */
-  fail(message) {
+  /** With the next frame. @param {number} index  @param {Int16Array} hu  @param {Uint8Array | null} map */
+  show(index, hu, map) {
+    if (index !== this.index) this.measuring.rulers.open = null;
+    [this.index, this.hu, this.map] = [index, hu, map];
+    this.frame ||= requestAnimationFrame(() => {
+      this.frame = 0;
+      this.paint();
+    });
+  }
+
+  /** In place of an image, so that none is taken for another's. @param {number} index  @param {string} why */
+  fail(index, why) {
+    cancelAnimationFrame(this.frame);
+    [this.frame, this.index, this.hu, this.map] = [0, index, null, null];
     const canvas = this.part("image");
     canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
-    [this.hu, this.map] = [null, null];
     this.paintMap();
+    this.measuring.draw();
     this.tellPointer();
+    delete this.root.dataset.shown;
     this.part("position").textContent = "";
-    this.part("failure").textContent = message;
+    this.part("failure").textContent = `Slice ${index + 1} cannot be shown: ${why}`;
     this.part("failure").hidden = false;
   }
 
@@ -215,133 +187,66 @@ export class Viewer {
   paint() {
     const slice = this.series.slices[this.index];
     const [high, wide] = slice.spacing ?? [1, 1];
-    const [height, width] = [slice.rows * high, slice.columns * wide];
-    this.part("frame").style.setProperty("--ratio", String(width / height));
-    this.part("scale").hidden = !slice.spacing || width < 60;
-    this.part("scale").style.width = `${5000 / width}%`;
-    this.part("aspect").textContent = slice.spacing ? "" : "Pixel spacing is not known: shown with square pixels.";
-    const size = `${slice.rows} × ${slice.columns} pixels`;
-    this.part("matrix").textContent = slice.spacing ? `${size} of ${high.toFixed(3)} × ${wide.toFixed(3)} mm` : size;
-    this.part("uid").textContent = slice.id;
-    const n = this.series.slices.length;
-    const place = slice.z === null ? "z unknown" : `z ${millimetres(slice.z)}`;
-    this.part("position").textContent = `Slice ${this.index + 1} / ${n}\n${place}`;
-    const spoken = `Slice ${this.index + 1} of ${n}, ${place}, any hemorrhage ${inWords(slice.probabilities[0])}`;
+    const { position, spoken, matrix, aspect } = describe(this.series, this.index);
+    this.part("failure").hidden = true;
+    this.zoom.setRatio((slice.columns * wide) / (slice.rows * high));
+    for (const [name, text] of Object.entries({ position, matrix, aspect, uid: slice.id })) this.tell(name, text);
     this.part("strip").setAttribute("aria-valuenow", String(this.index + 1));
     this.part("strip").setAttribute("aria-valuetext", spoken);
     this.part("image").setAttribute("aria-label", `CT: ${spoken}`);
-    for (const row of this.rows()) {
-      const value = slice.probabilities[Number(row.dataset.label)];
-      cell(row, "slice-value").textContent = inWords(value);
-      cell(row, "", ".bar .fill").style.width = `${100 * value}%`;
-    }
+    fillSlice(this.root, slice);
     this.paintImage();
     this.paintMap();
-    this.paintStrip();
+    this.strip.paint(this.index);
+    this.zoom.paintBar(this.part("scale"), slice);
+    this.measuring.draw();
     this.tellPointer();
     this.root.dataset.shown = String(this.index);
+    this.emit("slice", { index: this.index });
   }
 
   paintImage() {
-    if (!this.hu) return;
-    const { rows, columns } = this.series.slices[this.index];
-    const canvas = this.part("image");
-    if (canvas.width !== columns || canvas.height !== rows) [canvas.width, canvas.height] = [columns, rows];
-    const image = new ImageData(columns, rows);
-    const words = new Uint32Array(image.data.buffer);
-    for (let i = 0; i < words.length; i++) words[i] = this.greys[this.hu[i] + 32768] * 0x010101 + 0xff000000;
-    canvas.getContext("2d").putImageData(image, 0, 0);
+    if (this.hu) this.windowing.paint(this.part("image"), this.hu, this.series.slices[this.index]);
   }
 
   paintMap() {
+    const { maps, labels, slices } = this.series;
     const canvas = this.part("map");
-    const { maps, labels } = this.series;
-    const values = this.map;
-    canvas.hidden = !this.mapOn || !values;
-    if (canvas.hidden || !maps || !values) return;
-    const label = Number(this.part("map-label").value);
-    const opacity = Number(this.part("map-opacity").value);
-    const n = values.length / labels.length;
-    const image = new ImageData(maps.columns, maps.rows);
-    for (let i = 0; i < n; i++) {
-      const value = values[label * n + i] / 255;
-      // warm colours alone, since dark ones would dim the image; what is 0 hides nothing
-      image.data.set([...colour(WARM + (1 - WARM) * value), 255 * value * opacity], 4 * i);
-    }
-    const small = new OffscreenCanvas(maps.columns, maps.rows);
-    small.getContext("2d")?.putImageData(image, 0, 0);
-    const { rows, columns } = this.series.slices[this.index];
-    [canvas.width, canvas.height] = [columns, rows]; // which clears it
-    const side = Math.max(rows, columns); // the network's input is the slice, centred in a square
-    const context = canvas.getContext("2d");
-    context.imageSmoothingQuality = "high";
-    context.drawImage(small, -((side - columns) >> 1), -((side - rows) >> 1), side, side);
+    canvas.hidden = !this.mapOn || !this.map;
+    if (canvas.hidden || !maps || !this.map) return;
+    const [label, opacity] = [Number(this.part("map-label").value), Number(this.part("map-opacity").value)];
+    const n = this.map.length / labels.length;
+    paintMap(canvas, this.map.subarray(label * n, (label + 1) * n), maps, slices[this.index], opacity);
     this.root.dataset.map = `${this.index} ${label} ${opacity}`;
   }
 
-  paintStrip() {
-    const canvas = this.part("strip");
-    const scale = window.devicePixelRatio || 1;
-    const [wide, high] = [Math.round(canvas.clientWidth * scale), Math.round(canvas.clientHeight * scale)];
-    if (canvas.width !== wide || canvas.height !== high) [canvas.width, canvas.height] = [wide, high];
-    if (!wide || !high) return; // not laid out yet
-    if (this.cells?.width !== wide || this.cells.height !== high) this.cells = this.paintCells(wide, high, scale);
-    const context = canvas.getContext("2d");
-    context.clearRect(0, 0, wide, high);
-    context.drawImage(this.cells, 0, 0);
-    const step = wide / this.series.slices.length;
-    const width = Math.max(step, 5 * scale);
-    const left = clamp(0, (this.index + 0.5) * step - width / 2, wide - width);
-    context.lineWidth = 2 * scale;
-    for (const [style, inset] of /** @type {[string, number][]} */ ([["#000", 2], ["#5fd0ff", 1]])) {
-      context.strokeStyle = style;
-      context.strokeRect(left + inset * scale, inset * scale, width - 2 * inset * scale, high - 2 * inset * scale);
-    }
-  }
-
-  /** The strip without the place of the slice: with 600 slices too slow to be painted for each.
-   *  @param {number} wide  @param {number} high  @param {number} scale */
-  paintCells(wide, high, scale) {
-    const cells = new OffscreenCanvas(wide, high);
-    const context = /** @type {OffscreenCanvasRenderingContext2D} */ (cells.getContext("2d"));
-    const { slices, labels, thresholds } = this.series;
-    const [step, row] = [wide / slices.length, high / labels.length];
-    const gap = step > 6 * scale ? scale : 0;
-    slices.forEach((slice, i) => {
-      const [from, to] = [Math.floor(i * step), Math.max(Math.floor((i + 1) * step) - gap, Math.floor(i * step) + 1)];
-      slice.probabilities.forEach((value, label) => {
-        const threshold = thresholds[label];
-        context.fillStyle = `rgb(${colour(value)})`;
-        context.fillRect(from, Math.round(label * row), to - from, Math.round(row) - scale);
-        if (threshold === null || value < threshold) return;
-        context.fillStyle = "#fff";
-        context.fillRect(from, Math.round((label + 1) * row) - 3 * scale, to - from, 2 * scale);
-      });
-    });
-    return cells;
+  /** @param {string} name  @param {string} text */
+  tell(name, text) {
+    const told = this.part(name);
+    if (told) told.textContent = text;
   }
 
   /** @param {number} level  @param {number} width in HU */
   setWindow(level, width) {
-    this.level = clamp(-1024, Math.round(level), 3071);
-    this.width = clamp(1, Math.round(width), 4096);
-    const low = this.level - this.width / 2;
-    for (let i = 0; i < 65536; i++) this.greys[i] = (255 * (i - 32768 - low)) / this.width; // rounds and clamps
+    this.windowing.set(level, width);
+    ({ level, width } = this.windowing);
     for (const each of this.presets) {
-      const same = Number(each.dataset.level) === this.level && Number(each.dataset.width) === this.width;
+      const same = Number(each.dataset.level) === level && Number(each.dataset.width) === width;
       each.setAttribute("aria-pressed", String(same));
     }
-    this.part("level").value = this.level;
-    this.part("width").value = this.width;
-    this.root.dataset.window = `${this.level} ${this.width}`;
+    for (const [name, value] of Object.entries({ level, width })) if (this.part(name)) this.part(name).value = value;
+    this.root.dataset.window = `${level} ${width}`;
     this.tellWindow();
     this.paintImage();
+    this.emit("window", { level, width });
   }
 
   /** What lies between the HU and the eye: a picture of the page should say it. */
   tellWindow() {
     const preset = this.presets.find((each) => each.getAttribute("aria-pressed") === "true");
-    const lines = [`${preset?.dataset.name ?? "Free"} window`, `L ${this.level}  W ${this.width} HU`];
+    const { level, width } = this.windowing;
+    const lines = [`${preset?.dataset.name ?? "Free"} window`, `L ${level}  W ${width} HU`];
+    if (this.zoom.scale > 1) lines.push(`Zoom ${this.zoom.scale.toFixed(1)} ×`);
     if (this.mapOn) lines.push(`Map: ${this.series.labels[Number(this.part("map-label").value)]}`);
     this.part("window").textContent = lines.join("\n");
   }
@@ -350,187 +255,96 @@ export class Viewer {
   usePreset(number) {
     const preset = this.presets[number];
     if (preset) this.setWindow(Number(preset.dataset.level), Number(preset.dataset.width));
+    else if (!this.presets.length) this.setWindow(40, 80);
+  }
+
+  /** The first window, and the whole image. */
+  reset() {
+    this.usePreset(0);
+    this.zoom.fit();
+  }
+
+  tellZoom() {
+    const { scale, x, y } = this.zoom;
+    this.root.dataset.zoom = `${scale.toFixed(3)} ${x.toFixed(4)} ${y.toFixed(4)}`;
+    this.zoom.paintBar(this.part("scale"), this.series.slices[this.index]);
+    this.tellWindow();
+    this.tellPointer();
+    this.emit("zoom", { scale, x, y });
+  }
+
+  /** Large pixels as squares in place of smooth transitions. @param {boolean} on */
+  showPixels(on) {
+    this.pixelsOn = on;
+    this.part("stage").classList.toggle("pixels", on);
+    this.part("pixels")?.setAttribute("aria-pressed", String(on));
   }
 
   /** @param {boolean} on */
   showMap(on) {
-    if (!this.series.maps) return;
-    this.mapOn = on;
+    if (!this.series.maps || !this.part("map-on")) return;
+    this.loader.mapOn = on;
     this.part("map-on").checked = on;
+    if (!on) this.map = null;
+    this.paintMap();
     this.tellWindow();
     this.go(this.wanted); // which reads the map
   }
 
   /** To the next suspicious slice, 1, or the one before, -1. @param {1 | -1} direction */
   jump(direction) {
-    const ahead = this.peaks.filter((peak) => direction * (peak - this.wanted) > 0);
-    const told = this.part("told");
-    if (!this.peaks.length) {
-      const none = this.series.thresholds[0] === null ? "No threshold is given" : "No slice reaches the threshold";
-      told.textContent = `${none}: slice ${this.highest + 1} is the highest.`;
-      this.go(this.highest);
-    } else if (ahead.length) {
-      told.textContent = "";
-      this.go(direction > 0 ? ahead[0] : ahead[ahead.length - 1]);
-    } else {
-      told.textContent = direction > 0 ? "No later one." : "No earlier one.";
-    }
+    const { to, told } = this.suspicious.from(direction, this.wanted);
+    this.tell("told", told);
+    this.go(to);
   }
 
-  /** HU under the pointer. */
+  /** Remember where the pointer is, and say what is there. @param {{clientX: number, clientY: number} | null} at */
+  point(at) {
+    this.pointer = at && { clientX: at.clientX, clientY: at.clientY };
+    this.tellPointer();
+  }
+
+  /** The pixel at a point of the window, within the image: columns and rows from its upper left corner.
+   *  @param {{clientX: number, clientY: number}} at */
+  pixelAt(at) {
+    const slice = this.series.slices[this.index];
+    const { x, y } = this.zoom.toPixel(at, slice);
+    return { x: clamp(0, x, slice.columns), y: clamp(0, y, slice.rows) };
+  }
+
+  /** HU and place under the pointer, or under the cross of the ruler. */
   tellPointer() {
-    const { rows, columns } = this.series.slices[this.index];
-    const told = this.part("pointer");
-    if (!this.pointer || !this.hu) {
-      told.textContent = "";
-      return;
-    }
-    const [row, column] = [Math.floor(this.pointer.y * rows), Math.floor(this.pointer.x * columns)];
-    const inside = row >= 0 && row < rows && column >= 0 && column < columns;
-    told.textContent = inside ? `${this.hu[row * columns + column]} HU\nrow ${row + 1}, column ${column + 1}` : "";
+    const slice = this.series.slices[this.index];
+    const { cross } = this.measuring.rulers;
+    const at = cross ?? (this.pointer && slice ? this.zoom.toPixel(this.pointer, slice) : null);
+    this.tell("pointer", at && slice && this.hu ? describePixel(slice, this.hu, at) : "");
   }
 
   listen() {
-    this.listenStage();
-    this.listenStrip();
-    document.addEventListener("keydown", (event) => this.key(event));
-    this.presets.forEach((each, i) => each.addEventListener("click", () => this.usePreset(i)));
-    this.part("reset").addEventListener("click", () => this.usePreset(0));
-    for (const name of ["level", "width"]) {
-      this.part(name).addEventListener("change", () =>
-        this.setWindow(Number(this.part("level").value), Number(this.part("width").value)));
-    }
-    for (const button of this.root.querySelectorAll("button[data-go]")) {
-      const direction = button.getAttribute("data-go") === "forth" ? 1 : -1;
-      button.addEventListener("click", () => this.jump(direction));
-    }
-    this.part("map-on")?.addEventListener("change", () => this.showMap(this.part("map-on").checked));
-    this.part("map-label")?.addEventListener("change", () => this.showMap(true));
-    this.part("map-opacity")?.addEventListener("input", () => this.showMap(true));
-    new ResizeObserver(() => this.paintStrip()).observe(this.part("strip"));
-  }
-
-  /** Wheel and drags on the image: a mouse sets the window, a finger scrolls. */
-  listenStage() {
-    const stage = this.part("stage");
-    let turned = 0;
-    const turn = (/** @type {WheelEvent} */ event) => {
-      if (event.ctrlKey) return; // the browser's zoom
-      event.preventDefault();
-      const pixels = event.deltaMode === 0 ? event.deltaY : event.deltaY * NOTCH;
-      turned = Math.abs(pixels) >= NOTCH ? Math.sign(pixels) * NOTCH : turned + pixels;
-      if (Math.abs(turned) < NOTCH) return;
-      this.go(this.wanted + Math.sign(turned));
-      turned = 0;
-    };
-    for (const name of ["stage", "strip"]) this.part(name).addEventListener("wheel", turn, { passive: false });
-    /** @type {{x: number, y: number, level: number, width: number, index: number} | null} */
-    let start = null;
-    stage.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
-      if (event.button !== 0 || !event.isPrimary) return;
-      stage.setPointerCapture(event.pointerId);
-      start = { x: event.clientX, y: event.clientY, level: this.level, width: this.width, index: this.wanted };
+    const { signal } = this.ended;
+    listenWheel(this, signal);
+    listenPointers(this, signal);
+    this.strip.listen((fraction) => this.go(Math.floor(fraction * this.series.slices.length)), signal);
+    document.addEventListener("keydown", (event) => this.key(event), { signal });
+    for (const name of ["pointerdown", "focusin"]) this.root.addEventListener(name, () => (active = this), { signal });
+    listenControls(this, signal);
+    this.resized = new ResizeObserver(() => {
+      if (this.index < 0) return;
+      this.strip.paint(this.index);
+      this.zoom.set(this.zoom.scale, this.zoom.x, this.zoom.y);
     });
-    stage.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => {
-      const box = this.part("frame").getBoundingClientRect();
-      this.pointer = { x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height };
-      this.tellPointer();
-      if (!start || !event.isPrimary) return;
-      const [right, down] = [event.clientX - start.x, event.clientY - start.y];
-      if (event.pointerType === "touch") {
-        this.go(start.index + Math.trunc(down / SWIPE));
-      } else if (right || down) {
-        const step = Math.max(start.width / 256, 0.25); // HU a pixel: a wide window moves in wide steps
-        this.setWindow(start.level - down * step, start.width + right * step);
-      }
-    });
-    for (const end of ["pointerup", "pointercancel"]) stage.addEventListener(end, () => (start = null));
-    stage.addEventListener("pointerleave", () => {
-      this.pointer = null;
-      this.tellPointer();
-    });
-  }
-
-  listenStrip() {
-    const strip = this.part("strip");
-    const follow = (/** @type {PointerEvent} */ event) => {
-      if (!(event.buttons & 1)) return;
-      const box = strip.getBoundingClientRect();
-      this.go(Math.floor(((event.clientX - box.left) / box.width) * this.series.slices.length));
-    };
-    strip.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
-      strip.setPointerCapture(event.pointerId);
-      follow(event);
-    });
-    strip.addEventListener("pointermove", follow);
+    for (const name of ["strip", "stage"]) this.resized.observe(this.part(name));
   }
 
   /** @param {KeyboardEvent} event */
   key(event) {
-    const at = event.target instanceof HTMLElement ? event.target : null;
-    if (event.ctrlKey || event.altKey || event.metaKey || at?.matches("select, input:not([type=checkbox])")) return;
-    const page = Math.max(2, Math.round(this.series.slices.length / 10));
-    /** @type {Record<string, () => void>} */
-    const moves = {
-      ArrowUp: () => this.go(this.wanted - 1),
-      ArrowLeft: () => this.go(this.wanted - 1),
-      ArrowDown: () => this.go(this.wanted + 1),
-      ArrowRight: () => this.go(this.wanted + 1),
-      PageUp: () => this.go(this.wanted - page),
-      PageDown: () => this.go(this.wanted + page),
-      Home: () => this.go(0),
-      End: () => this.go(this.series.slices.length - 1),
-    };
-    /** @type {Record<string, () => void>} */
-    const letters = {
-      n: () => this.jump(1),
-      p: () => this.jump(-1),
-      m: () => this.showMap(!this.mapOn),
-      r: () => this.usePreset(0),
-    };
-    this.presets.forEach((_, i) => (letters[String(i + 1)] = () => this.usePreset(i)));
-    const act = moves[event.key] ?? (this.part("shortcuts").checked ? letters[event.key.toLowerCase()] : undefined);
-    if (!act) return;
+    if (active !== this || !this.root.checkVisibility()) return;
+    const act = actOf(this, event);
+    if (!act) {
+      this.emit("key", event);
+      return;
+    }
     event.preventDefault();
     act();
   }
-}
-
-/** The colours from data-ramp to 1, as a key. @param {HTMLCanvasElement} canvas */
-function paintRamp(canvas) {
-  const context = canvas.getContext("2d");
-  const from = Number(canvas.dataset.ramp);
-  for (let x = 0; context && x < canvas.width; x++) {
-    context.fillStyle = `rgb(${colour(from + ((1 - from) * x) / (canvas.width - 1))})`;
-    context.fillRect(x, 0, 1, canvas.height);
-  }
-}
-
-/** @param {HTMLElement} row  @param {string} name  @param {string} [selector]  @returns {HTMLElement} */
-function cell(row, name, selector) {
-  return /** @type {HTMLElement} */ (row.querySelector(selector ?? `[data-part="${name}"]`));
-}
-
-/** @param {number} value in mm */
-function millimetres(value) {
-  return `${value.toFixed(1).replace("-", "−")} mm`;
-}
-
-/** The packed bytes of slices that are in the page itself. @param {HTMLElement} root  @returns {Read} */
-function embedded(root) {
-  return async (kind, index) => {
-    const text = root.querySelector(`script[data-${kind}="${index}"]`)?.textContent;
-    if (!text) throw new Error("it is not in the page");
-    const letters = atob(text);
-    const bytes = new Uint8Array(letters.length);
-    // Uint8Array.from takes seven times as long
-    for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
-    return bytes;
-  };
-}
-
-for (const root of document.querySelectorAll("[data-series]")) {
-  if (!(root instanceof HTMLElement)) continue;
-  const series = JSON.parse(root.querySelector('[data-part="series"]')?.textContent ?? "");
-  new Viewer(root, series, embedded(root));
 }

@@ -10,6 +10,7 @@ from src.dicom.file import UnreadableDicom
 from src.dicom.series import PassedOver
 from src.dicom.sources import Source, find_files, source_path
 from src.preprocess.engine import run_tasks
+from src.progress import Watch, unwatched
 
 _BATCH = 32  # files of a task: their headers take some milliseconds
 
@@ -23,21 +24,24 @@ class Described:
     n_files: int
 
 
-def describe_files(paths: Sequence[Path], **engine: Any) -> Described:
+def describe_files(paths: Sequence[Path], *, watch: Watch = unwatched, **engine: Any) -> Described:
     """Describe what lies below some paths: DICOM files, folders at any depth, zip archives.
 
-    engine: as for `run_tasks`. Raises UserError for a path that does not exist; whatever is wrong with a file below
-    them is in `passed_over`.
+    watch: is told of files. engine: as for `run_tasks`. Raises UserError for a path that does not exist; whatever is
+    wrong with a file below them is in `passed_over`.
     """
     sources, closed = find_files(paths)
     passed_over = [PassedOver(path, "damaged_archive", why) for path, why in closed]
     described: list[Description] = []
+    done = 0
     tasks = ((sources[at : at + _BATCH],) for at in range(0, len(sources), _BATCH))
     for found, missed in run_tasks(
         _describe_all, tasks, desc="headers", total=len(sources), unit="file", size=_files_of, **engine
     ):
         described += found
         passed_over += missed
+        done += _files_of((found, missed))
+        watch(done, len(sources))
     objects, duplicates = _without_duplicates(described)
     return Described(objects, [*passed_over, *duplicates], len(sources))
 

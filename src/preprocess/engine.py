@@ -52,6 +52,7 @@ def run_tasks(
     unit: str = "slice",
     size: Callable[[Any], int] = lambda result: 1,
     shared: Iterable[Path] = (),
+    shown: bool = True,
     engine: str = "loky",
     jobs: int = 1,
     dask_address: str | None = None,
@@ -59,19 +60,19 @@ def run_tasks(
     """Call `function(*task)` for each task, in parallel, and yield the results in the order of the tasks.
 
     Tasks are taken from the iterable as workers become free. Progress is shown in units, `total` of them; `size` gives
-    the number of units that a result stands for. shared: paths that every worker must see. Raises UserError if workers
-    die, are not available, or do not see these paths.
+    the number of units that a result stands for. shown: whether progress is. shared: paths that every worker must see.
+    Raises UserError if workers die, are not available, or do not see these paths.
     """
     engine = "serial" if engine == "loky" and jobs == 1 else engine
     places = [str(path.resolve()) for path in shared]
     call = delayed(function) if engine != "loky" else partial(delayed(_unless_orphaned), os.getpid(), function)
     at_work = ENGINES[engine](jobs, dask_address, places)
-    with at_work as started, progress(desc=desc, total=total, unit=unit) as shown:
+    with at_work as started, progress(desc=desc, total=total, unit=unit, shown=shown) as bar:
         results = Parallel(return_as="generator")(call(*task) for task in tasks)
         started()
         try:
             for result in results:
-                shown.update(size(result))
+                bar.update(size(result))
                 yield result
         except BrokenProcessPool as error:
             raise UserError(

@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from src.dicom.sources import state_of
 from src.errors import shortened
 from src.files.checksum import file_sha256
 from src.pages.series import SeriesView, series_page
-from src.progress import progress
+from src.progress import Watch, progress, unwatched
 from src.study.choose import TYPICAL_GAP_MM, Choice
 from src.study.dicom_results import DICOM_FORMAT, NoDicomResults, dicom_results
 from src.study.find import Found, Scan
@@ -88,8 +89,8 @@ class Reader:
             **({"dicom": DICOM_FORMAT} if self.dicom else {}),
         }
 
-    def answer(self, read: ReadScan) -> Result | str:
-        """Read a scan: the result, or why it is no head CT that can be judged."""
+    def answer(self, read: ReadScan, *, watch: Watch = unwatched) -> Result | str:
+        """Read a scan: the result, or why it is no head CT that can be judged. watch: is told of slices."""
         if not read.pixels:
             return f"none of its slices can be read: {read.unreadable[0].message}"
         judgement = judge(read.scan, read.pixels, self.gap_mm)
@@ -100,7 +101,7 @@ class Reader:
         if read.unreadable:
             count = len(read.unreadable)
             warnings.insert(0, f"{count} {'file' if count == 1 else 'files'} of this series cannot be read.")
-        probabilities, distances = self.detector.predict(read.series)
+        probabilities, distances = self.detector.predict(read.series, watch=watch)
         limits, unlike = self.detector.description.distance, None
         if distances is not None and limits is not None:
             warnings += warn_of_distance(distances, limits)
@@ -111,27 +112,30 @@ class Reader:
         """The class activation maps of a result's slices, (S, 6, size, size); None where there are none."""
         return self.detector.activation_maps(result.read.series) if self.maps else None
 
-    def page(self, result: Result, maps: np.ndarray | None) -> str:
-        """The page of a result."""
-        scan = result.read.scan
-        points = self.detector.operating_points.get("study", {}).get("youden", {})
-        return series_page(
-            SeriesView(
-                title=f"Series {scan.first.series_number or scan.name}",
-                details=details_of(scan),
-                warnings=result.warnings,
-                pixels=result.read.pixels,
-                spacings=[(each.header.row_spacing, each.header.column_spacing) for each in scan.slices if each.header],
-                z=scan.z,
-                ids=[each.id for each in scan.slices],
-                probabilities=result.probabilities,
-                study=result.study,
-                thresholds=points,
-                maps=maps,
-                maps_note=MAPS_NOTE if maps is not None else NO_MAPS_NOTE,
-                sides=sides_of(np.array(scan.first.header.orientation)) if scan.first.header else "",
-            )
+    def view(self, read: ReadScan, result: Result | None, maps: np.ndarray | None) -> SeriesView:
+        """What a page shows of a scan, also before there is a result."""
+        scan = read.scan
+        note = MAPS_NOTE if maps is not None else NO_MAPS_NOTE
+        return SeriesView(
+            title=f"Series {scan.first.series_number or scan.name}",
+            details=details_of(scan),
+            warnings=result.warnings if result else [],
+            pixels=read.pixels,
+            spacings=[(each.header.row_spacing, each.header.column_spacing) for each in scan.slices if each.header],
+            z=scan.z,
+            ids=[each.id for each in scan.slices],
+            probabilities=result.probabilities if result else None,
+            study=result.study if result else None,
+            thresholds=self.thresholds,
+            maps=maps,
+            maps_note=note if result else "",
+            sides=sides_of(np.array(scan.first.header.orientation)) if scan.first.header else "",
         )
+
+    @property
+    def thresholds(self) -> dict[str, float | None]:
+        """Those of the study's probabilities by which it is called, by label; None where there is none."""
+        return self.detector.operating_points.get("study", {}).get("youden", {})
 
 
 def answer_all(reader: Reader, choices: Sequence[Choice], output: Path) -> list[Row]:
@@ -139,21 +143,21 @@ def answer_all(reader: Reader, choices: Sequence[Choice], output: Path) -> list[
 
     What an earlier run has answered is kept. A scan that cannot be read, or fails, stops none of the others.
     """
-    rows = [_row(choice.scan, "not read", choice.why) for choice in choices if not choice.read]
+    rows = [row_of(choice.scan, "not read", choice.why) for choice in choices if not choice.read]
     chosen = [choice.scan for choice in choices if choice.read]
     named = Counter(scan.name for scan in chosen)
     due = []
     for scan in chosen:
         # one UID in two studies is against the standard, and what some anonymisers make
-        folder = output / _folder_name(scan, apart=named[scan.name] > 1)
+        folder = output / folder_name(scan, apart=named[scan.name] > 1)
         summary = finished_summary(folder, reader.provenance(scan))
         if summary is None:
             due.append((scan, folder))
         else:
-            rows.append(_row(scan, "read", "", summary, folder))
+            rows.append(row_of(scan, "read", "", summary, folder))
     with progress(desc="series", total=len(due), unit="series") as shown:
         for (scan, folder), read in zip(due, _read_ahead([scan for scan, _ in due]), strict=True):
-            rows.append(_answer(reader, scan, read, folder))
+            rows.append(write_answer(reader, answer_scan(reader, scan, read), folder))
             shown.update()
     return rows
 
@@ -175,24 +179,62 @@ def _read_ahead(scans: Sequence[Scan]) -> Iterator[ReadScan | MemoryError]:
             yield found
 
 
-def _answer(reader: Reader, scan: Scan, read: ReadScan | MemoryError, folder: Path) -> Row:
-    try:
+@dataclass(frozen=True)
+class Answer:
+    """What a detector says about a scan. status: "read", "refused" or "failed"; the last two say why.
+
+    result: None unless it is read. summary: of a scan that is read. maps: (S, 6, size, size), or None without.
+    """
+
+    scan: Scan
+    status: str
+    why: str = ""
+    result: Result | None = None
+    summary: dict[str, Any] | None = None
+    maps: np.ndarray | None = None
+
+
+def answer_scan(reader: Reader, scan: Scan, read: ReadScan | MemoryError, *, watch: Watch = unwatched) -> Answer:
+    """Answer a scan; whatever is wrong with it alone is the answer. Raises OSError for errors of the machine.
+
+    read: its pixels, or the error of a scan that is too large for the memory. watch: is told of slices.
+    """
+    with _failing_alone(scan) as failed:
         if isinstance(read, MemoryError):
             raise read
-        result = reader.answer(read)
+        result = reader.answer(read, watch=watch)
         if isinstance(result, str):
-            return _row(scan, "refused", result)
+            return Answer(scan, "refused", result)
         summary = summary_of(result, reader.detector.description, reader.prevalence, reader.provenance(scan))
-        maps = reader.activation_maps(result)
-        page = reader.page(result, maps)
-        objects = _dicom_results(reader, result, summary, maps) if reader.dicom else {}
+        return Answer(scan, "read", "", result, summary, reader.activation_maps(result))
+    return failed[0]
+
+
+def write_answer(reader: Reader, answer: Answer, folder: Path) -> Row:
+    """Write the folder of a scan that was read: its row of the work list."""
+    scan, result, summary = answer.scan, answer.result, answer.summary
+    if result is None or summary is None:
+        return row_of(scan, answer.status, answer.why)
+    with _failing_alone(scan) as failed:
+        page = series_page(reader.view(result.read, result, answer.maps))
+        objects = _dicom_results(reader, result, summary, answer.maps) if reader.dicom else {}
+    if failed:
+        return row_of(scan, failed[0].status, failed[0].why)
+    write_result(folder, result, summary, page, objects)
+    return row_of(scan, "read", "", summary, folder)
+
+
+@contextmanager
+def _failing_alone(scan: Scan) -> Iterator[list[Answer]]:
+    """Yield a list that holds, after an error of this scan alone, the answer which says so."""
+    failed: list[Answer] = []
+    try:
+        yield failed
     except OSError:  # of the machine
         raise
     except Exception as error:  # noqa: BLE001 - of this scan alone
         _log.warning("series %s failed: %s", scan.name, shortened(error))
-        return _row(scan, "failed", f"{type(error).__name__}: {shortened(error)}")
-    write_result(folder, result, summary, page, objects)
-    return _row(scan, "read", "", summary, folder)
+        failed.append(Answer(scan, "failed", f"{type(error).__name__}: {shortened(error)}"))
 
 
 def _dicom_results(
@@ -209,16 +251,17 @@ def _dicom_results(
     return objects
 
 
-def _row(
+def row_of(
     scan: Scan, status: str, why: str, summary: Mapping[str, Any] | None = None, folder: Path | None = None
 ) -> Row:
+    """The row of a scan in the work list. status: "read", "refused", "not read" or "failed"; the last three say why."""
     first = scan.first
     name = " ".join(filter(None, (first.series_number, first.series_description)))
     place = "" if folder is None else folder.name
     return Row(first.patient, first.study, first.series, name, status, why, summary, place)
 
 
-def _folder_name(scan: Scan, *, apart: bool) -> str:
+def folder_name(scan: Scan, *, apart: bool) -> str:
     """The name of a scan's folder: its UID, which may hold anything, as a file name that no other UID has.
 
     apart: also from scans of the same UID in other studies.

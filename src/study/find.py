@@ -13,6 +13,7 @@ from src.ct.geometry import parallel_groups, positions_along_normal
 from src.dicom.description import Description, path_of
 from src.dicom.series import PassedOver
 from src.preprocess.describe_files import describe_files
+from src.progress import Watch, unwatched
 
 _SAME_PLACE_MM = 0.01
 
@@ -68,13 +69,13 @@ class Found:
     n_files: int
 
 
-def find_studies(paths: Sequence[Path], **engine: Any) -> Found:
+def find_studies(paths: Sequence[Path], *, watch: Watch = unwatched, **engine: Any) -> Found:
     """Find the studies below some paths: DICOM files, folders at any depth, zip archives.
 
-    engine: as for `run_tasks`. Raises UserError for a path that does not exist; whatever is wrong with a file below
-    them is in `passed_over`.
+    watch: is told of files. engine: as for `run_tasks`. Raises UserError for a path that does not exist; whatever is
+    wrong with a file below them is in `passed_over`.
     """
-    described = describe_files(paths, **engine)
+    described = describe_files(paths, watch=watch, **engine)
     return Found(_studies(described.objects), described.passed_over, described.n_files)
 
 

@@ -11,6 +11,7 @@ from src.dicom.enhanced import split_frames
 from src.dicom.file import MAX_ENHANCED_BYTES, UnreadableDicom, read_bytes, read_file
 from src.dicom.pixels import parse_stored, rounded_hounsfield_of
 from src.dicom.series import PassedOver
+from src.progress import Watch, unwatched
 from src.study.find import Scan
 
 
@@ -28,12 +29,16 @@ class ReadScan:
         return Series(self.pixels, self.scan.z, [each.id for each in self.scan.slices])
 
 
-def read_scan(scan: Scan) -> ReadScan:
-    """Read the pixels of a scan. Raises OSError for errors of the machine; all else is in `unreadable`."""
+def read_scan(scan: Scan, *, watch: Watch = unwatched) -> ReadScan:
+    """Read the pixels of a scan. Raises OSError for errors of the machine; all else is in `unreadable`.
+
+    watch: is told of slices, those of files of many frames aside.
+    """
     pixels: dict[str, np.ndarray] = {}
     unreadable = []
     frames: dict[object, list[Description]] = {}
-    for each in scan.slices:
+    for number, each in enumerate(scan.slices):
+        watch(number, len(scan.slices))
         if each.frame:
             frames.setdefault(each.source, []).append(each)
             continue

@@ -166,9 +166,11 @@ def test_nothing_in_the_page_has_an_address(view: SeriesView) -> None:
     assert re.findall(r"(?:https?|wss?|ftp)://|url\(|@import", text) == []
 
 
-@pytest.mark.parametrize("name", ["viewer.js", "style.css"])
-def test_what_is_put_into_the_page_cannot_end_its_element(name: str) -> None:
-    assert not re.search(r"</(script|style)|<!--|\r", asset(name), flags=re.IGNORECASE)
+def test_what_is_put_into_a_page_cannot_end_its_element(repository: Path) -> None:
+    names = [path.name for pattern in ("*.js", "*.css") for path in (repository / "src/pages").glob(pattern)]
+    assert {"viewer.js", "style.css"} <= {*names}
+    for name in names:
+        assert not re.search(r"</(script|style)|<!--|\r", asset(name), flags=re.IGNORECASE), name
 
 
 def test_one_slice_without_anything_known(view: SeriesView) -> None:

@@ -95,7 +95,7 @@ def test_slices_unlike_the_training_data_are_counted_and_warn(
     monkeypatch.setattr(reader.detector, "description", known)
     probabilities, distances = np.full((28, 6), 0.5), np.full(28, 1.0)
     distances[:3] = 2.5
-    monkeypatch.setattr(reader.detector, "predict", lambda series: Prediction(probabilities, distances))
+    monkeypatch.setattr(reader.detector, "predict", lambda series, watch=None: Prediction(probabilities, distances))
     write_head(tmp_path / "in", 28)
     (study,) = find_studies([tmp_path / "in"], engine="serial").studies
     (row,) = answer_all(reader, choose(study, gap_mm=5.0), tmp_path / "out")
@@ -133,10 +133,10 @@ def test_one_bad_series_stops_no_other(
     reader = Reader.load(detector_folder)
     real = Detector.predict
 
-    def fails(detector: Detector, series: object) -> Prediction:
+    def fails(detector: Detector, series: object, **watching: object) -> Prediction:
         if series.ids[0].startswith("1.2.2."):  # type: ignore[attr-defined]
             raise RuntimeError("no kernel\nimage")
-        return real(detector, series)  # type: ignore[arg-type]
+        return real(detector, series, **watching)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Detector, "predict", fails)
     studies = find_studies([tmp_path / "in"], engine="serial").studies
