@@ -95,6 +95,16 @@ def collect(manifest: Path, layout: Layout, selection: Selection) -> tuple[Descr
     layout: where the tables of preprocessing lie, which operating points need. Raises UserError where the manifest or a
     checkpoint is missing, where a checkpoint has changed since, and where a selection leaves nothing.
     """
+    description, chosen = _describe(manifest, layout, selection)
+    return description, _weights(chosen, description)
+
+
+def describe(manifest: Path, layout: Layout) -> Description:
+    """What `collect` says of all of a submission's networks, without their weights. Raises UserError like it."""
+    return _describe(manifest, layout, Selection())[0]
+
+
+def _describe(manifest: Path, layout: Layout, selection: Selection) -> tuple[Description, list[_Part]]:
     record = _read_manifest(manifest)
     parts = [_find(each, layout) for each in record["predictions"]]
     chosen = _select(parts, selection)
@@ -115,7 +125,7 @@ def collect(manifest: Path, layout: Layout, selection: Selection) -> tuple[Descr
             **figures,
         },
     )
-    return description, _weights(chosen, description)
+    return description, chosen
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

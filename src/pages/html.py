@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -9,26 +11,36 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 _HERE = Path(__file__).parent
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./[\w-]+\.js";\n', flags=re.MULTILINE)
 
 
-def render(template: str, **values: object) -> str:
+def render(
+    template: str, *, scripts: Sequence[str] = (), allow: Mapping[str, str] | None = None, **values: object
+) -> str:
     """A whole document from a template of this package that extends page.html.
 
-    Text is escaped; `value | tojson` may stand in a script element. The document's Content-Security-Policy allows its
-    own style sheet and script, by their hashes, and nothing else: no network, no other script, no form.
+    scripts: modules of this package that the page runs, imported ones first, such as "viewer.js". Text is escaped;
+    `value | tojson` may stand in a script element. The document's Content-Security-Policy allows its own style sheet
+    and script, by their hashes, and nothing else: no network, no other script, no form; `allow` has what a page needs
+    beyond that, by directive, such as {"img-src": "data:"}.
     """
-    style, script = asset("style.css"), asset("viewer.js")
-    policy = "; ".join(
-        [
-            "default-src 'none'",
-            f"script-src '{_hash(script)}'",
-            f"style-src '{_hash(style)}'",
-            "base-uri 'none'",
-            "form-action 'none'",
-        ]
-    )
+    # in one inline script the modules stand one after the other, and need not import each other
+    style, script = asset("style.css"), "\n".join(_IMPORT.sub("", asset(name)) for name in scripts)
+    policy = {
+        "default-src": "'none'",
+        "script-src": f"'{_hash(script)}'" if script else "'none'",
+        "style-src": f"'{_hash(style)}'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        **(allow or {}),
+    }
     page = _environment().get_template(template)
-    return page.render(policy=policy, style=Markup(style), script=Markup(script), **values)  # noqa: S704 - our own files
+    return page.render(
+        policy="; ".join(f"{directive} {sources}" for directive, sources in policy.items()),
+        style=Markup(style),  # noqa: S704 - our own files
+        script=Markup(script),  # noqa: S704
+        **values,
+    )
 
 
 def asset(name: str) -> str:

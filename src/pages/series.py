@@ -74,32 +74,38 @@ def series_page(view: SeriesView) -> str:
     Where it would have more than some MOST_BYTES, the displayed matrix is halved, as often as needed, and the page says
     so.
     """
-    factor = _reduction(view.pixels)
+    return render("series.html", scripts=["viewer.js"], title=view.title, **series_values(view))
+
+
+def series_values(view: SeriesView, most_bytes: int | None = None) -> dict[str, object]:
+    """What the template whole_series.html shows of a series; `most_bytes`, MOST_BYTES by default, bounds its size.
+
+    A page of several series includes the template once for each, within `{% with %}`.
+    """
+    factor = _reduction(view.pixels, MOST_BYTES if most_bytes is None else most_bytes)
     shown = [reduce_pixels(pixels, factor) for pixels in view.pixels]
-    return render(
-        "series.html",
-        title=view.title,
-        details=view.details,
-        warnings=view.warnings,
-        matrix_note=_matrix_note(view.pixels[0], shown[0], factor),
-        series=_description(view, shown, factor),
-        slices=[pack_pixels(pixels) for pixels in shown],
-        maps=[] if view.maps is None else [pack_maps(maps) for maps in view.maps],
-        maps_note=view.maps_note,
-        windows=[{"name": name, "level": level, "width": width} for name, (level, width) in WINDOWS.items()],
-        verdict=_verdict(view),
-        sides=view.sides,
-        ends=_ends(view.sides),
-    )
+    return {
+        "details": view.details,
+        "warnings": view.warnings,
+        "matrix_note": _matrix_note(view.pixels[0], shown[0], factor),
+        "series": _description(view, shown, factor),
+        "slices": [pack_pixels(pixels) for pixels in shown],
+        "maps": [] if view.maps is None else [pack_maps(maps) for maps in view.maps],
+        "maps_note": view.maps_note,
+        "windows": [{"name": name, "level": level, "width": width} for name, (level, width) in WINDOWS.items()],
+        "verdict": _verdict(view),
+        "sides": view.sides,
+        "ends": _ends(view.sides),
+    }
 
 
-def _reduction(pixels: Sequence[np.ndarray]) -> int:
-    """By which factor, a power of two, slices must be reduced for the page to have some MOST_BYTES at most."""
+def _reduction(pixels: Sequence[np.ndarray], most_bytes: int) -> int:
+    """By which factor, a power of two, slices must be reduced to have some `most_bytes` at most when packed."""
     sample = pixels[:: -(-len(pixels) // _SAMPLE)]
     factor = 1
     while True:
         packed = sum(len(pack_pixels(reduce_pixels(each, factor))) for each in sample)
-        if packed * len(pixels) <= MOST_BYTES * len(sample) or factor >= max(max(each.shape) for each in sample):
+        if packed * len(pixels) <= most_bytes * len(sample) or factor >= max(max(each.shape) for each in sample):
             return factor
         factor *= 2
 
