@@ -13,7 +13,7 @@ import src
 from src.dicom import REASONS
 
 TOOLS = Path(sys.executable).parent
-WITH_TORCH = {"train", "classify", "sequence", "detector", "study"}  # the last by the detector
+WITH_TORCH = {"train", "classify", "sequence", "detector", "study", "report"}  # the last two by the detector
 MOST_LINES, MOST_LINES_OF_FUNCTION = 350, 60
 
 

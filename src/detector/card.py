@@ -78,8 +78,8 @@ def card_sections(description: Description) -> list[CardSection]:
         CardSection(
             "Licence",
             [
-                "The code is under the MIT licence. Terms of the training data, and of the weights that training started "
-                "from, may bind the weights."
+                "The code is under the MIT licence. Terms of the training data, and of the weights that training "
+                "started from, may bind the weights."
             ],
         ),
     ]

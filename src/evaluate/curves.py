@@ -1,8 +1,8 @@
 """Curves with bands over patients: ROC, precision-recall, reliability, and predictive values against prevalence.
 
-A curve is thinned to the places of a grid or to bins, so that its size does not depend on the number of cases. Bands are
-vertical: 95 % intervals of `intervals`, of the value at each place. Source of vertical bands: Fawcett, "An introduction
-to ROC analysis", Pattern Recognition Letters 27, 2006, section 8.
+A curve is thinned to the places of a grid or to bins, so that its size does not depend on the number of cases. Bands
+are vertical: 95 % intervals of `intervals`, of the value at each place. Source of vertical bands: Fawcett, "An
+introduction to ROC analysis", Pattern Recognition Letters 27, 2006, section 8.
 """
 
 from collections.abc import Sequence
@@ -78,8 +78,9 @@ def ranking_curves(cases: Cases) -> pd.DataFrame:
         for i, curve in enumerate(("roc", "pr")):
             columns = {"x": GRID, "y": values[i], "low": low[i], "high": high[i]}
             frames.append(pd.DataFrame({"label": label, "curve": curve, **columns}))
-    columns = ["label", "curve", "x", "y", "low", "high"]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+    if not frames:
+        return pd.DataFrame(columns=["label", "curve", "x", "y", "low", "high"])
+    return pd.concat(frames, ignore_index=True)
 
 
 def reliability(cases: Cases) -> pd.DataFrame:
@@ -126,7 +127,7 @@ def predictive_curves(cases: Cases, prevalences: Sequence[float] = PREVALENCES) 
     for prevalence in prevalences:
         columns: dict[str, np.ndarray] = {}
         split = [np.split(each, 2, axis=-1) for each in (value, left_out, *of_rates)]
-        found, without, lowest, highest = (predictive_values(*each, prevalence) for each in split)
+        found, without, lowest, highest = (predictive_values(each[0], each[1], prevalence) for each in split)
         for i, name in enumerate(("ppv", "npv")):
             low, high = interval(found[i], without[i], LOGIT, few)
             # a value of 0 or 1 shows no error of its own: the ends of both rates make its ends

@@ -47,6 +47,8 @@ function toggle(details) {
   if (before) before.open = false;
   const place = piece(details, "place");
   place.append(/** @type {HTMLTemplateElement} */ (details.querySelector("template")).content.cloneNode(true));
+  const map = piece(place, "map-label");
+  if (map) map.value = details.dataset.map;
   const viewer = new Viewer(place, JSON.parse(piece(place, "series").textContent), packedIn(place));
   opened = { details, viewer };
   viewer.go(Number(details.dataset.at));

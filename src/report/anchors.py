@@ -29,8 +29,8 @@ _AUCS = (
     ("any", 0.94, "external, CQ500", _CQ500),
 )
 _NOTE = (
-    "Others' figures are of other data: the leaderboard's of the test set, whose labels are not public, those of papers of "
-    "their own sets. They say what is possible, not who is better. Generated heads compare with none of them."
+    "Others' figures are of other data: the leaderboard's of the test set, whose labels are not public, those of "
+    "papers of their own sets. They say what is possible, not who is better. Generated heads compare with none of them."
 )
 
 

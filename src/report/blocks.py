@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
+from src.labels import LABELS
 from src.pages.series import SeriesView
 from src.report.charts import to_png, to_svg
 
@@ -45,7 +46,8 @@ class Column:
         return f"{text} [{self._number(row[f'{self.name}_low'])}, {self._number(row[f'{self.name}_high'])}]"
 
     def _number(self, value: float) -> str:
-        return f"{100 * value if self.percent else value:.{self.digits}f}".replace("-", "\u2212")
+        text = f"{100 * value if self.percent else value:.{self.digits}f}"
+        return (text.lstrip("-") if not float(text) else text).replace("-", "\u2212")
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ class Table:
     def numeric(self) -> list[bool]:
         """Which of the columns that are shown hold numbers."""
         return [
-            column.digits is not None or pd.api.types.is_numeric_dtype(self.frame[column.name]) for column in self.columns
+            column.digits is not None or pd.api.types.is_numeric_dtype(self.frame[column.name])
+            for column in self.columns
         ]
 
     @property
@@ -200,6 +203,11 @@ class Case:
     kind: str
     facts: Sequence[tuple[str, str]]
     at: int
+
+    @property
+    def map(self) -> int:
+        """The number of the label whose class activation map is of interest."""
+        return LABELS.index(self.label)
 
 
 @dataclass(frozen=True)

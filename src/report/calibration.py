@@ -12,7 +12,7 @@ from src.evaluate.score import log_losses
 from src.evaluate.study import Cases
 from src.labels import LABELS
 from src.report.blocks import Column, Figure, Group, Missing, Section, Table
-from src.report.charts import DASHES, MUTED, SERIES, drawing_with_counts
+from src.report.charts import DASHES, MUTED, SERIES, drawing_with_counts, legend
 from src.report.names import LABEL_TITLES
 from src.report.sources import Sources
 
@@ -22,7 +22,9 @@ _TRIED = "platt"  # what is shown as "after" where the submission is not calibra
 def calibration(sources: Sources) -> Section:
     """The section."""
     section = Section(
-        "calibration", "Calibration", "By slice. Of all slices with a probability of 0.2, a fifth should have the label."
+        "calibration",
+        "Calibration",
+        "By slice. Of all slices with a probability of 0.2, a fifth should have the label.",
     )
     members = sources.members
     if members is None:
@@ -33,13 +35,17 @@ def calibration(sources: Sources) -> Section:
     figures = pd.concat([_figures(each).assign(stage=name) for name, each in cases.items()], ignore_index=True)
     figures = figures.sort_values("label", key=lambda each: each.map(LABELS.index), kind="stable", ignore_index=True)
     columns = [
-        Column("Label", "title"), Column("probabilities", "stage"), Column("calibration error", "calibration_error", 4),
-        Column("Brier score", "brier_score", 4, interval=True), Column("log loss", "log_loss", 4, interval=True),
-        Column("intercept", "intercept", 2), Column("slope", "slope", 2),
-    ]  # fmt: skip
+        Column("Label", "title"),
+        Column("probabilities", "stage"),
+        Column("calibration error", "calibration_error", 4),
+        Column("Brier score", "brier_score", 4, interval=True),
+        Column("log loss", "log_loss", 4, interval=True),
+        Column("intercept", "intercept", 2),
+        Column("slope", "slope", 2),
+    ]
     about = (
-        f"{note} Calibration error: expected, in 15 bins. Intercept: below 0 where probabilities are too high, 0 is right. "
-        "Slope: below 1 where they are too extreme, 1 is right."
+        f"{note} Calibration error: expected, in 15 bins. Intercept: below 0 where probabilities are too high, 0 is "
+        "right. Slope: below 1 where they are too extreme, 1 is right."
     )
     section.blocks.append(Table("calibration", "Calibration before and after", figures, columns, about))
     bins = pd.concat([reliability(each).assign(stage=name) for name, each in cases.items()], ignore_index=True)
@@ -49,7 +55,7 @@ def calibration(sources: Sources) -> Section:
 
 
 def _stages(members: OutOfFold, recipe: Recipe) -> tuple[dict[str, np.ndarray], str]:
-    """The bag before and after calibration, (N, 6) by name, each fold by what was fitted on the others; and in words."""
+    """The bag before and after calibration, (N, 6) by name, each fold by a fit on the others; and a note."""
     inputs = members.probabilities, members.truth.targets, members.positions, members.truth.folds
     plain = Recipe(recipe.blend, recipe.smooth_mm, "none", recipe.consistent)
     calibrated = recipe.calibrate != "none"
@@ -60,8 +66,8 @@ def _stages(members: OutOfFold, recipe: Recipe) -> tuple[dict[str, np.ndarray], 
     if calibrated:
         return {"before": before, f"after ({after.calibrate})": after.cross_fit(*inputs)}, ""
     note = (
-        "The submission is not calibrated. Platt scaling, fitted on the other folds, is shown to say what a calibration would "
-        "change."
+        "The submission is not calibrated. Platt scaling, fitted on the other folds, is shown to say what a "
+        "calibration would change."
     )
     return {"as submitted": before, "Platt, not submitted": after.cross_fit(*inputs)}, note
 
@@ -73,7 +79,9 @@ def _cases(members: OutOfFold, probabilities: np.ndarray) -> Cases:
 
 def _figures(cases: Cases) -> pd.DataFrame:
     """Calibration error, Brier score, log loss, intercept and slope of each label."""
-    scores = np.hstack([squared_errors(cases.targets, cases.probabilities), log_losses(cases.targets, cases.probabilities)])
+    scores = np.hstack(
+        [squared_errors(cases.targets, cases.probabilities), log_losses(cases.targets, cases.probabilities)]
+    )
     mean = PatientRatios(scores, np.ones(scores.shape, dtype=bool), cases.patients)
     everyone = np.ones(cases.n_patients, dtype=np.int64)
     value, left_out = mean(everyone), jackknife(mean, cases.n_patients)
@@ -88,12 +96,16 @@ def _figures(cases: Cases) -> pd.DataFrame:
             "label": LABELS,
             "title": [LABEL_TITLES[label] for label in LABELS],
             "calibration_error": calibration_error_by_label(cases.targets, cases.probabilities),
-            "brier_score": brier, "brier_score_low": low[0], "brier_score_high": high[0],
-            "log_loss": loss, "log_loss_low": low[1], "log_loss_high": high[1],
+            "brier_score": brier,
+            "brier_score_low": low[0],
+            "brier_score_high": high[0],
+            "log_loss": loss,
+            "log_loss_low": low[1],
+            "log_loss_high": high[1],
             "intercept": [line[0] for line in lines],
             "slope": [line[1] for line in lines],
         }
-    )  # fmt: skip
+    )
 
 
 def _diagrams(bins: pd.DataFrame, stages: list[str]) -> Group:
@@ -107,11 +119,20 @@ def _diagrams(bins: pd.DataFrame, stages: list[str]) -> Group:
             for i, stage in enumerate(stages):
                 rows = of_label[of_label["stage"] == stage]
                 reach = np.abs(rows[["low", "high"]].to_numpy().T - rows["fraction"].to_numpy())
-                axes.errorbar(rows["probability"], rows["fraction"], reach, marker="os"[i], linestyle=DASHES[i], color=SERIES[i],
-                              linewidth=1.2, elinewidth=0.8, label=stage)  # fmt: skip
+                axes.errorbar(
+                    rows["probability"],
+                    rows["fraction"],
+                    reach,
+                    marker="os"[i],
+                    linestyle=DASHES[i],
+                    color=SERIES[i],
+                    linewidth=1.2,
+                    elinewidth=0.8,
+                    label=stage,
+                )
                 counts.plot(rows["probability"], rows["n"], "os"[i], color=SERIES[i])
-            axes.legend(loc="best")
-        alt = f"Reliability diagram of {LABEL_TITLES[label].lower()}: the fraction of slices with the label by probability."
+            legend(axes)
+        alt = f"Reliability diagram of {LABEL_TITLES[label].lower()}: fraction of slices with the label by probability."
         figures.append(Figure(f"reliability_{label}", LABEL_TITLES[label], alt, "reliability", figure))
     note = "On the dotted line probabilities are right. Above: how many slices are in each bin, on a logarithmic scale."
     return Group("Reliability diagrams", figures, note)

@@ -20,25 +20,56 @@ _NONE = "to be written by the authors"
 # the sections of this report that give an item
 _HERE = {
     "CLAIM": {
-        "7": "data", "8": "data", "9": "data", "12": "data", "19": "data", "20": "data", "22": "card", "23": "headline",
-        "25": "training", "27": "card", "28": "discrimination, calibration", "29": "all intervals", "30": "errors",
-        "31": "errors", "32": "discrimination", "35": "data", "37": "discrimination", "38": "discrimination",
-        "39": "errors", "40": "card", "43": "card",
+        "7": "data",
+        "8": "data",
+        "9": "data",
+        "12": "data",
+        "19": "data",
+        "20": "data",
+        "22": "card",
+        "23": "headline",
+        "25": "training",
+        "27": "card",
+        "28": "discrimination, calibration",
+        "29": "all intervals",
+        "30": "errors",
+        "31": "errors",
+        "32": "discrimination",
+        "35": "data",
+        "37": "discrimination",
+        "38": "discrimination",
+        "39": "errors",
+        "40": "card",
+        "43": "card",
     },
     "TRIPOD+AI": {
-        "5a, b": "data", "7": "data", "9a-c": "card", "11": "data", "12a": "data", "12b, c": "card", "12d": "errors",
-        "12e": "discrimination, calibration", "12f": "calibration", "13": "data", "15": "discrimination",
-        "20a-c": "data", "21": "discrimination", "22": "card", "23a, b": "discrimination, errors",
+        "5a, b": "data",
+        "7": "data",
+        "9a-c": "card",
+        "11": "data",
+        "12a": "data",
+        "12b, c": "card",
+        "12d": "errors",
+        "12e": "discrimination, calibration",
+        "12f": "calibration",
+        "13": "data",
+        "15": "discrimination",
+        "20a-c": "data",
+        "21": "discrimination",
+        "22": "card",
+        "23a, b": "discrimination, errors",
         "25, 26": "card",
     },
-}  # fmt: skip
+}
 
 
 def card(sources: Sources) -> Section:
     """The section."""
     section = Section("card", "Model card", "The same text as in the exported detector. Not for clinical use.")
     if sources.manifest is None:
-        section.blocks.append(Missing("No submission has been made yet, so there is no detector to speak of.", "ensemble"))
+        section.blocks.append(
+            Missing("No submission has been made yet, so there is no detector to speak of.", "ensemble")
+        )
     else:
         try:
             description = describe(sources.manifest_file, sources.layout)
@@ -80,7 +111,10 @@ def guidelines(path: Path) -> list[Table]:
         frame = pd.DataFrame(rows, columns=["number", "item"], dtype=str)
         frame["here"] = frame["number"].map(_HERE[name]).fillna(_NONE)
         columns = [Column("No.", "number"), Column("Item, in short", "item"), Column("in this report", "here")]
-        note = "The wording of the original counts. docs/validation.md has its source, and the items for a validation elsewhere."
+        note = (
+            "The wording of the original counts. docs/validation.md has its source, and the items for a validation "
+            "elsewhere."
+        )
         key = re.sub(r"\W+", "_", name).lower()
         tables.append(Table(f"guideline_{key}", f"Reporting: {title}", frame, columns, note, folded=True))
     return tables

@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -38,7 +39,7 @@ _TICKS = [0, 0.25, 0.5, 0.75, 1]
 _UNIT = {"xlim": (-0.01, 1.01), "ylim": (-0.01, 1.01), "xticks": _TICKS, "yticks": _TICKS}
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
     "text.parse_math": False,  # ... also where a name has dollar signs
     "font.family": "sans-serif",
@@ -54,7 +55,6 @@ _STYLE = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "axes.prop_cycle": mpl.cycler(color=SERIES),
     "axes.formatter.useoffset": False,
     "grid.color": LINE,
     "grid.linewidth": 0.6,
@@ -95,7 +95,7 @@ def drawing(
 def drawing_with_counts(
     title: str, x: str, y: str, counted: str, size: tuple[float, float] = (3.5, 3.9)
 ) -> Iterator[tuple[Figure, Axes, Axes]]:
-    """Draw a chart of two fractions and, above it, counts on a logarithmic scale: yields (figure, axes, axes of counts)."""
+    """Draw a chart of two fractions and, above it, counts on a logarithmic scale: yields (figure, axes, its counts)."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         counts, axes = figure.subplots(2, 1, sharex=True, height_ratios=[1, 3])
@@ -106,6 +106,15 @@ def drawing_with_counts(
         yield figure, axes, counts
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
+
+
+def legend(axes: Axes) -> None:
+    """Name the lines below the chart, where the names hide nothing."""
+    handles, names = axes.get_legend_handles_labels()
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # noqa: S101 - it was drawn into one
+    longest = max(map(len, names))
+    figure.legend(handles, names, loc="outside lower center", ncols=3 if longest < 12 else 2)
 
 
 def logarithmic(axes: Axes) -> None:

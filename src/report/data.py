@@ -12,7 +12,7 @@ from src.ct.windows import THREE_WINDOWS, apply_windows
 from src.files.image_store import ImageStore
 from src.labels import LABELS
 from src.report.blocks import Column, Figure, Group, Missing, Picture, Section, Table
-from src.report.charts import SERIES, TEXT, drawing, logarithmic
+from src.report.charts import SERIES, TEXT, drawing, legend, logarithmic
 from src.report.names import LABEL_TITLES, SPLIT_TITLES
 from src.report.sources import Sources
 
@@ -62,10 +62,14 @@ def _counts(sources: Sources) -> Table:
             }
         )
     columns = [
-        Column("Set", "split"), Column("slices listed", "ids"), Column("slices stored", "stored"),
-        Column("unusable headers", "unusable_headers"), Column("patients", "patients"), Column("studies", "studies"),
+        Column("Set", "split"),
+        Column("slices listed", "ids"),
+        Column("slices stored", "stored"),
+        Column("unusable headers", "unusable_headers"),
+        Column("patients", "patients"),
+        Column("studies", "studies"),
         Column("series", "series"),
-    ]  # fmt: skip
+    ]
     return Table("counts", "Slices, patients, studies, series", pd.DataFrame(rows), columns)
 
 
@@ -86,12 +90,15 @@ def _audited(sources: Sources) -> Sequence[Table | Missing]:
         for what, shared in audit[where].items()
     ]
     leaks += [
-        {"between": "labels", "what": what.replace("_", " "), "shared": count} for what, count in audit["labels"].items()
+        {"between": "labels", "what": what.replace("_", " "), "shared": count}
+        for what, count in audit["labels"].items()
     ]
     shown = [Column("Fold", "fold"), Column("slices", "slices"), Column("patients", "patients")]
     shown += [Column(LABEL_TITLES[label], label, 2, percent=True) for label in LABELS]
-    found = [
-        Table("prevalence", "Prevalence by fold, % of slices", prevalence, shown, beside=[_prevalence_figure(prevalence)]),
+    return [
+        Table(
+            "prevalence", "Prevalence by fold, % of slices", prevalence, shown, beside=[_prevalence_figure(prevalence)]
+        ),
         Table(
             "leaks",
             "Leaks and contradictions",
@@ -107,7 +114,6 @@ def _audited(sources: Sources) -> Sequence[Table | Missing]:
             [Column("Set", "split"), Column("reason", "reason"), Column("slices", "slices")],
         ),
     ]
-    return found
 
 
 def _prevalence_figure(prevalence: pd.DataFrame) -> Figure:
@@ -116,13 +122,20 @@ def _prevalence_figure(prevalence: pd.DataFrame) -> Figure:
         width = 0.8 / max(len(folds), 1)
         for i, (_, row) in enumerate(folds.iterrows()):
             y = np.arange(len(LABELS)) + (i - (len(folds) - 1) / 2) * width
-            axes.barh(y, [100 * row[label] for label in LABELS], width * 0.9, color=SERIES[i % 6], label=f"fold {row['fold']}")
+            axes.barh(
+                y, [100 * row[label] for label in LABELS], width * 0.9, color=SERIES[i % 6], label=f"fold {row['fold']}"
+            )
         axes.set_yticks(range(len(LABELS)), [LABEL_TITLES[label] for label in LABELS])
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        axes.legend(loc="lower right", ncols=2 if len(folds) > 3 else 1)
-    return Figure("prevalence", "Prevalence by fold", "Bars: the percentage of slices with each label, by fold.",
-                  "prevalence", figure)  # fmt: skip
+        legend(axes)
+    return Figure(
+        "prevalence",
+        "Prevalence by fold",
+        "Bars: the percentage of slices with each label, by fold.",
+        "prevalence",
+        figure,
+    )
 
 
 def series_table(sources: Sources) -> pd.DataFrame:
@@ -200,13 +213,19 @@ def _series_figures(series: pd.DataFrame) -> list[Table | Group]:
             for i, (split, of_split) in enumerate(known.groupby("split", sort=False)):
                 counts, _ = np.histogram(np.clip(of_split[name], edges[0], edges[-1]), edges)
                 fractions = counts / len(of_split)
-                axes.stairs(100 * fractions, edges, color=SERIES[i], linestyle=["-", "--"][i], linewidth=1.6,
-                            label=SPLIT_TITLES[str(split)])  # fmt: skip
+                axes.stairs(
+                    100 * fractions,
+                    edges,
+                    color=SERIES[i],
+                    linestyle=["-", "--"][i],
+                    linewidth=1.6,
+                    label=SPLIT_TITLES[str(split)],
+                )
                 rows += [
                     {"measure": name, "split": split, "from": a, "to": b, "series": n, "fraction": f}
                     for a, b, n, f in zip(edges[:-1], edges[1:], counts, fractions, strict=True)
                 ]
-            axes.legend()
+            legend(axes)
         alt = f"Histogram of the {what} in {unit}, training and test set."
         figures.append(Figure(f"series_{name}", what.capitalize(), alt, "series_histograms", figure))
     table = Table("series_histograms", "Histograms of series", pd.DataFrame(rows))
@@ -221,19 +240,37 @@ def _histogram(images: ImageStore) -> list[Table | Group]:
     counts = np.zeros(len(edges) - 1, dtype=np.int64)
     for row in sample:
         counts += np.histogram(images.read(int(row)), edges)[0]
-    frame = pd.DataFrame({"from_hu": edges[:-1], "to_hu": edges[1:], "pixels": counts, "fraction": counts / counts.sum()})
+    frame = pd.DataFrame(
+        {"from_hu": edges[:-1], "to_hu": edges[1:], "pixels": counts, "fraction": counts / counts.sum()}
+    )
     with drawing("", "HU", "% of pixels", (4.4, 2.9)) as (figure, axes):
         axes.stairs(100 * frame["fraction"], edges, fill=True, color=SERIES[0])
         logarithmic(axes)
-        for (level, width), name, height in zip(THREE_WINDOWS, ("brain", "blood", "soft tissue"), (0.97, 0.9, 0.83), strict=True):
-            axes.plot([level - width / 2, level + width / 2], [height] * 2, transform=axes.get_xaxis_transform(), color=TEXT)
-            axes.text(level + width / 2 + 4, height, f"{name} window", transform=axes.get_xaxis_transform(), va="center", fontsize=7.5)
+        for (level, width), name, height in zip(
+            THREE_WINDOWS, ("brain", "blood", "soft tissue"), (0.97, 0.9, 0.83), strict=True
+        ):
+            axes.plot(
+                [level - width / 2, level + width / 2], [height] * 2, transform=axes.get_xaxis_transform(), color=TEXT
+            )
+            axes.text(
+                level + width / 2 + 4,
+                height,
+                f"{name} window",
+                transform=axes.get_xaxis_transform(),
+                va="center",
+                fontsize=7.5,
+            )
         axes.set_xlim(*HU_RANGE)
     alt = "Histogram of HU, with the ranges of the three windows above it."
-    note = f"Of {count} slices, drawn at random. HU are kept from {HU_RANGE[0]} to {HU_RANGE[1]}; what is outside, such as air and bone, is counted at the ends."
+    note = (
+        f"Of {count} slices, drawn at random. HU are kept from {HU_RANGE[0]} to {HU_RANGE[1]}; what is outside, such "
+        "as air and bone, is counted at the ends."
+    )
     return [
         Table("hu_histogram", "HU of stored slices", frame),
-        Group("HU of stored slices", [Figure("hu_histogram", "HU of stored slices", alt, "hu_histogram", figure)], note),
+        Group(
+            "HU of stored slices", [Figure("hu_histogram", "HU of stored slices", alt, "hu_histogram", figure)], note
+        ),
     ]
 
 
@@ -241,7 +278,8 @@ def _examples(images: ImageStore, sources: Sources) -> list[Table | Picture]:
     """A slice of each label, and one without any, in the three windows."""
     labels = sources.headers("train").merge(images.index[["ID", "brain_share"]], on="ID")  # type: ignore[union-attr]
     subtypes = [label for label in LABELS if label != "any"]
-    rows, tiles, shown = [], [], set()
+    rows, tiles = [], []
+    shown: set[str] = set()
     for label in (*subtypes, "none"):
         wanted = (labels["any"] == 0) if label == "none" else (labels[label] == 1) & (labels[subtypes].sum(axis=1) == 1)
         if label != "none" and not wanted.any():
@@ -261,11 +299,17 @@ def _examples(images: ImageStore, sources: Sources) -> list[Table | Picture]:
     png = cv2.imencode(".png", strip)[1].tobytes()
     listed = ", ".join(row["label"].lower() for row in rows)
     table = Table(
-        "examples", "Examples, from left to right", pd.DataFrame(rows),
-        [Column("Column", "column"), Column("label", "label"), Column("slice", "ID")], folded=True,
-    )  # fmt: skip
+        "examples",
+        "Examples, from left to right",
+        pd.DataFrame(rows),
+        [Column("Column", "column"), Column("label", "label"), Column("slice", "ID")],
+        folded=True,
+    )
     title = f"Examples. Left to right: {listed}. Top to bottom: brain, blood and soft-tissue window, as stored."
-    return [Picture("examples", title, title, png, strip.shape[1], strip.shape[0], [row["label"] for row in rows]), table]
+    return [
+        Picture("examples", title, title, png, strip.shape[1], strip.shape[0], [row["label"] for row in rows]),
+        table,
+    ]
 
 
 def _tile(view: np.ndarray) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""Where it fails: the worst slices, what goes together, who agrees, and whether a few patients make most of the loss."""
+"""Where it fails: the worst slices, what goes together, who agrees, and whether a few patients make most of it."""
+
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ from src.evaluate.score import auc_by_label, log_losses
 from src.labels import LABELS, WEIGHTS
 from src.report.blocks import Cases, Column, Figure, Missing, Section, Table
 from src.report.cases import CASE_COLUMNS, case_views, worst_cases
-from src.report.charts import BAND, SERIES, drawing
+from src.report.charts import BAND, SERIES, drawing, legend
 from src.report.data import series_table
 from src.report.names import LABEL_TITLES
 from src.report.sources import Scored, Sources
@@ -38,13 +40,18 @@ def _worst(sources: Sources, scored: Scored) -> list[Table | Cases | Missing]:
     assert headers is not None  # noqa: S101 - without it nothing is scored
     cases = worst_cases(scored, headers)
     columns = [
-        Column("Label", "title"), Column("error", "kind_title"), Column("probability", "probability", 4),
-        Column("log loss", "log_loss", 2), Column("slice", "ID"), Column("patient", "PatientID"), Column("fold", "fold"),
+        Column("Label", "title"),
+        Column("error", "kind_title"),
+        Column("probability", "probability", 4),
+        Column("log loss", "log_loss", 2),
+        Column("slice", "ID"),
+        Column("patient", "PatientID"),
+        Column("fold", "fold"),
         Column("labels of the slice", "labels"),
-    ]  # fmt: skip
+    ]
     note = (
-        "Of each label the positive slices with the lowest and the negative slices with the highest probability, at most one of "
-        "a series. Some will be errors of the reference, not of the networks."
+        "Of each label the positive slices with the lowest and the negative slices with the highest probability, at "
+        "most one of a series. Some will be errors of the reference, not of the networks."
     )
     assert {column.name for column in columns} <= {*CASE_COLUMNS}  # noqa: S101
     table = Table("worst_cases", "The worst false negatives and false positives", cases, columns, note, folded=True)
@@ -67,17 +74,26 @@ def _by_patient(scored: Scored) -> list[Table]:
         {"patients": counts, "fraction_of_patients": counts / len(by_patient), "fraction_of_loss": total[counts]}
     )
     with drawing("", "% of patients, worst first", "% of the weighted log loss") as (figure, axes):
-        axes.plot(100 * curve["fraction_of_patients"], 100 * curve["fraction_of_loss"], color=SERIES[0], label="observed")
+        axes.plot(
+            100 * curve["fraction_of_patients"], 100 * curve["fraction_of_loss"], color=SERIES[0], label="observed"
+        )
         axes.plot([0, 100], [0, 100], color=SERIES[1], linestyle=":", linewidth=1, label="all alike")
-        axes.legend(loc="lower right")
+        legend(axes)
     alt = "The fraction of the loss that the patients with the largest losses have together."
     columns = [
-        Column("Patients with the largest losses", "patients"), Column("% of patients", "fraction_of_patients", 1, percent=True),
+        Column("Patients with the largest losses", "patients"),
+        Column("% of patients", "fraction_of_patients", 1, percent=True),
         Column("% of the loss", "fraction_of_loss", 1, percent=True),
-    ]  # fmt: skip
+    ]
     return [
-        Table("loss_by_patient", "Is it a few patients?", table, columns, "The loss of a patient is summed over their slices.",
-              beside=[Figure("loss_by_patient", "Loss by patient", alt, "loss_by_patient_curve", figure)]),
+        Table(
+            "loss_by_patient",
+            "Is it a few patients?",
+            table,
+            columns,
+            "The loss of a patient is summed over their slices.",
+            beside=[Figure("loss_by_patient", "Loss by patient", alt, "loss_by_patient_curve", figure)],
+        ),
         Table("loss_by_patient_curve", "Loss by patient", curve),
     ]
 
@@ -99,17 +115,27 @@ def _grouped(scored: Scored, groups: np.ndarray, names: list[str]) -> pd.DataFra
             "slices": members.sum(axis=0),
             "patients": in_group,
             "positives": [int(targets[each, 0].sum()) for each in members.T],
-            "log_loss": value, "log_loss_low": low, "log_loss_high": high,
-            "auc_any": [auc_by_label(targets[each], probabilities[each])[0] if each.any() else np.nan for each in members.T],
+            "log_loss": value,
+            "log_loss_low": low,
+            "log_loss_high": high,
+            "auc_any": [_auc(targets[each], probabilities[each]) for each in members.T],
         }
-    )  # fmt: skip
+    )
+
+
+def _auc(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    """The AUC of any hemorrhage: (N, 6) twice; NaN without cases."""
+    return float(auc_by_label(targets, probabilities)[0]) if len(targets) else np.nan
 
 
 _GROUP_COLUMNS = [
-    Column("Group", "group"), Column("slices", "slices"), Column("patients", "patients"),
-    Column("with any hemorrhage", "positives"), Column("weighted log loss", "log_loss", 4, interval=True),
+    Column("Group", "group"),
+    Column("slices", "slices"),
+    Column("patients", "patients"),
+    Column("with any hemorrhage", "positives"),
+    Column("weighted log loss", "log_loss", 4, interval=True),
     Column("AUC, any hemorrhage", "auc_any", 3),
-]  # fmt: skip
+]
 
 
 def _by_place(sources: Sources, scored: Scored) -> list[Table]:
@@ -134,8 +160,14 @@ def _by_place(sources: Sources, scored: Scored) -> list[Table]:
     alt = "Weighted log loss by the place of a slice in its series."
     note = "z grows towards the head in the competition's data: 0 % is the base of the skull, 100 % the vertex."
     return [
-        Table("loss_by_z", "Loss along the head", frame, _GROUP_COLUMNS, note,
-              beside=[Figure("loss_by_z", "Loss along the head", alt, "loss_by_z", figure)])
+        Table(
+            "loss_by_z",
+            "Loss along the head",
+            frame,
+            _GROUP_COLUMNS,
+            note,
+            beside=[Figure("loss_by_z", "Loss along the head", alt, "loss_by_z", figure)],
+        )
     ]
 
 
@@ -147,7 +179,11 @@ def _subgroups(sources: Sources, scored: Scored) -> Table:
     series = series_table(sources).query("split == 'train'").set_index("SeriesInstanceUID")
     of_series = series.reindex(slices["SeriesInstanceUID"])
     gap, tilt = of_series["gap_mm"].to_numpy(), np.abs(of_series["tilt_degrees"].to_numpy())
-    names = [f"to {_GAPS[0]:g} mm", *(f"{a:g} to {b:g} mm" for a, b in zip(_GAPS[:-1], _GAPS[1:], strict=True)), f"above {_GAPS[-1]:g} mm"]
+    names = [
+        f"to {_GAPS[0]:g} mm",
+        *(f"{a:g} to {b:g} mm" for a, b in pairwise(_GAPS)),
+        f"above {_GAPS[-1]:g} mm",
+    ]
     parts = {
         "distance of slices": (np.where(np.isnan(gap), -1, np.digitize(gap, _GAPS, right=True)), names),
         "gantry tilt": (np.where(np.isnan(tilt), -1, tilt > 1), ["to 1 degree", "above 1 degree"]),
@@ -157,13 +193,14 @@ def _subgroups(sources: Sources, scored: Scored) -> Table:
         signed = slices["pixel_representation"].to_numpy() == 1
         parts["stored values"] = (np.where(signed, 0, 1), ["signed", "unsigned"])
     frames = [
-        _grouped(scored, np.asarray(groups, dtype=np.int64), of_group).assign(by=by) for by, (groups, of_group) in parts.items()
+        _grouped(scored, np.asarray(groups, dtype=np.int64), of_group).assign(by=by)
+        for by, (groups, of_group) in parts.items()
     ]
     frame = pd.concat(frames, ignore_index=True)
     frame = frame[frame["slices"] > 0].reset_index(drop=True)
     note = (
-        "The distance of adjacent slices stands for slice thickness, which the competition's headers do not hold; nor do they "
-        "hold age, sex, scanner or site. Differences are not tested."
+        "The distance of adjacent slices stands for slice thickness, which the competition's headers do not hold; nor "
+        "do they hold age, sex, scanner or site. Differences are not tested."
     )
     return Table("subgroups", "Subgroups that headers allow", frame, [Column("By", "by"), *_GROUP_COLUMNS], note)
 

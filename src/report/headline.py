@@ -20,13 +20,28 @@ from src.report.names import LABEL_TITLES
 from src.report.sources import Sources
 
 BAG, PRIOR = "bag", "constant prior"
-_PACKAGES = ("torch", "torchvision", "timm", "pretrainedmodels", "efficientnet_pytorch", "accelerate", "albumentations",
-             "numpy", "scipy", "pandas", "pydicom", "blosc2", "opencv-python-headless")  # fmt: skip
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "pretrainedmodels",
+    "efficientnet_pytorch",
+    "accelerate",
+    "albumentations",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pydicom",
+    "blosc2",
+    "opencv-python-headless",
+)
 
 
 def headline(sources: Sources) -> Section:
     """The section."""
-    section = Section("headline", "Headline", "Every slice is predicted by networks that never saw its patient (out of fold).")
+    section = Section(
+        "headline", "Headline", "Every slice is predicted by networks that never saw its patient (out of fold)."
+    )
     scored, members = sources.scored, sources.members
     if scored is None or members is None:
         section.blocks.append(Missing("No submission has been made and scored out of fold yet.", "ensemble"))
@@ -80,9 +95,16 @@ def _keys(losses: Table, published: Table) -> list[Key]:
     weighted = Column("", "weighted", 4, interval=True)
     return [
         Key("Weighted log loss of the bag", losses, 0, weighted, "lower is better"),
-        Key("of the constant prior", losses, last, Column("", "weighted", 4), "each label's prevalence for every slice"),
-        Key("of the winners in 2019", published, len(published.frame) - 1, Column("", "weighted_log_loss", 4),
-            "on the competition's test set, not on these data"),
+        Key(
+            "of the constant prior", losses, last, Column("", "weighted", 4), "each label's prevalence for every slice"
+        ),
+        Key(
+            "of the winners in 2019",
+            published,
+            len(published.frame) - 1,
+            Column("", "weighted_log_loss", 4),
+            "on the competition's test set, not on these data",
+        ),
         Key("Slices scored", losses, 0, Column("", "slices")),
         Key("Patients", losses, 0, Column("", "patients")),
     ]
@@ -90,7 +112,8 @@ def _keys(losses: Table, published: Table) -> list[Key]:
 
 def _made_of(sources: Sources) -> list[Table | Missing]:
     """What the trained networks say that they were trained on and with."""
-    rows, packages = [], {}
+    rows: list[dict[str, Any]] = []
+    packages: dict[str, str] = {}
     for folder in sources.folds:
         noted = _versions(folder)
         metrics = pd.read_csv(folder.metrics, usecols=["epoch"])
@@ -110,19 +133,29 @@ def _made_of(sources: Sources) -> list[Table | Missing]:
     if not rows:
         return [Missing("No network has been trained for an epoch yet.", "train")]
     columns = [
-        Column("Conf", "conf"), Column("fold", "fold"), Column("epochs", "epochs"), Column("revision", "revision"),
-        Column("Python", "python"), Column("platform", "platform"), Column("GPUs", "gpus"),
+        Column("Conf", "conf"),
+        Column("fold", "fold"),
+        Column("epochs", "epochs"),
+        Column("revision", "revision"),
+        Column("Python", "python"),
+        Column("platform", "platform"),
+        Column("GPUs", "gpus"),
         Column("processes", "processes"),
-    ]  # fmt: skip
+    ]
     frame = pd.DataFrame(rows).sort_values(["conf", "fold"], ignore_index=True)
     versions = pd.DataFrame(
         [("this report", src.__version__), *sorted(packages.items())], columns=["package", "version"]
     )
     return [
         Table("networks", "What was trained, with which code and where", frame, columns, folded=True),
-        Table("packages", "Packages of the last training", versions,
-              [Column("Package", "package"), Column("version", "version")], folded=True),
-    ]  # fmt: skip
+        Table(
+            "packages",
+            "Packages of the last training",
+            versions,
+            [Column("Package", "package"), Column("version", "version")],
+            folded=True,
+        ),
+    ]
 
 
 def _versions(folder: FoldFolder) -> dict[str, Any]:
@@ -137,7 +170,9 @@ def _versions(folder: FoldFolder) -> dict[str, Any]:
 def _speed(sources: Sources) -> Table | Missing:
     """Slices and seconds of each stage, as the stages recorded them."""
     timings = read_timings(sources.layout)
-    rows = [{"stage": each.stage, "what": each.what, "slices": each.slices, "seconds": each.seconds} for each in timings]
+    rows = [
+        {"stage": each.stage, "what": each.what, "slices": each.slices, "seconds": each.seconds} for each in timings
+    ]
     for folder in sources.folds:
         metrics = pd.read_csv(folder.metrics)
         if "images_per_second" not in metrics:
@@ -157,14 +192,20 @@ def _speed(sources: Sources) -> Table | Missing:
     frame = pd.DataFrame(rows)
     frame["slices_per_second"] = frame["slices"] / frame["seconds"]
     columns = [
-        Column("Stage", "stage"), Column("of", "what"), Column("slices", "slices"), Column("seconds", "seconds", 1),
+        Column("Stage", "stage"),
+        Column("of", "what"),
+        Column("slices", "slices"),
+        Column("seconds", "seconds", 1),
         Column("slices a second", "slices_per_second", 1),
-    ]  # fmt: skip
+    ]
     return Table(
-        "speed", "Time of each stage", frame, columns,
+        "speed",
+        "Time of each stage",
+        frame,
+        columns,
         "Of training the steps alone, without validation and saving. What was there already is not timed again.",
         folded=True,
-    )  # fmt: skip
+    )
 
 
 def _slices(sources: Sources, folder: FoldFolder) -> int:

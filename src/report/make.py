@@ -1,7 +1,7 @@
 """One page about a run of the pipeline: data, training, discrimination, calibration, errors, model card.
 
-It is made of what there is so far, and says what would fill the rest. Its tables are written as CSV and its charts as SVG
-and PNG into a folder beside it.
+It is made of what there is so far, and says what would fill the rest. Its tables are written as CSV and its charts as
+SVG and PNG into a folder beside it.
 """
 
 import logging
@@ -33,8 +33,14 @@ from src.report.training import training
 _log = logging.getLogger(__name__)
 
 SECTIONS: tuple[Callable[[Sources], Section], ...] = (
-    headline, data, training, discrimination, calibration, errors, card,
-)  # fmt: skip
+    headline,
+    data,
+    training,
+    discrimination,
+    calibration,
+    errors,
+    card,
+)
 MOST_BYTES = 20_000_000  # of the page
 _OF_CASES = 13_000_000  # of these, packed slices: what is left is charts, tables and each viewer's elements
 _SUFFIXES = {".csv", ".svg", ".png"}
@@ -87,11 +93,13 @@ def write_report(report: Report, output: Path) -> Path:
     """
     folder = output.with_suffix("")
     if folder.exists():
-        foreign = [] if not folder.is_dir() else [each.name for each in folder.iterdir() if each.suffix not in _SUFFIXES]
+        foreign = (
+            [] if not folder.is_dir() else [each.name for each in folder.iterdir() if each.suffix not in _SUFFIXES]
+        )
         if foreign or not folder.is_dir():
             raise UserError(
-                f"{folder} is no folder of a report: {first_few(foreign or ['it is a file'])}; expected tables and charts "
-                "alone, which are replaced; move it"
+                f"{folder} is no folder of a report: {first_few(foreign or ['it is a file'])}; expected tables and "
+                "charts alone, which are replaced; move it"
             )
     with replacing_folder(folder) as temporary:
         for name, content in report.files.items():
@@ -109,13 +117,17 @@ def inline_markdown(text: str) -> Markup:
             parts.append(Markup("<code>{}</code>").format(code))
         else:
             pieces = code.split("**")
-            parts += [Markup("<strong>{}</strong>").format(each) if j % 2 else escape(each) for j, each in enumerate(pieces)]
+            parts += [
+                Markup("<strong>{}</strong>").format(each) if j % 2 else escape(each) for j, each in enumerate(pieces)
+            ]
     return Markup("").join(parts)
 
 
 def _packed(sections: list[Section]) -> list[tuple[Case, dict[str, object]]]:
     """Each case with what the viewer's template takes, smaller where all of them would be too large."""
-    cases = [case for section in sections for block in section.blocks if isinstance(block, Cases) for case in block.views]
+    cases = [
+        case for section in sections for block in section.blocks if isinstance(block, Cases) for case in block.views
+    ]
     return [(case, series_values(case.view, _OF_CASES // len(cases))) for case in cases]
 
 
@@ -143,7 +155,9 @@ def main() -> None:
     if output.suffix != ".html":
         raise UserError(f"--output {output}: expected a name that ends with .html")
     if not any((args.root / name).is_dir() for name in ("input", "cache", "model", "submission")):
-        raise UserError(f"{args.root} holds no input, cache, model or submission; expected the pipeline's folder (ICH_ROOT)")
+        raise UserError(
+            f"{args.root} holds no input, cache, model or submission; expected the pipeline's folder (ICH_ROOT)"
+        )
     report = make_report(layout)
     folder = write_report(report, output)
     for each in report.missing:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from src.detector.operating import Thresholds, score_out_of_fold_bag
 from src.documents import parse_json, read_text
 from src.ensemble.assemble import OutOfFold, read_out_of_fold
 from src.ensemble.manifest import read_record
@@ -26,8 +27,16 @@ from src.labels import LABELS
 
 SPLITS = ("train", "test")
 _HEADERS = (
-    "ID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "z", "reason", "rows", "columns", "row_spacing",
-)  # fmt: skip
+    "ID",
+    "PatientID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "z",
+    "reason",
+    "rows",
+    "columns",
+    "row_spacing",
+)
 # read without a check of what they hold: they only group slices
 _MORE = ("z_index", "n_slices", "column_spacing", "bits_stored", "pixel_representation")
 _PLACE = tuple(
@@ -59,9 +68,7 @@ class Sources:
 
     @cached_property
     def _headers(self) -> dict[str, pd.DataFrame]:
-        return {
-            split: self._read_headers(split) for split in SPLITS if self.layout.table(split).is_file()
-        }
+        return {split: self._read_headers(split) for split in SPLITS if self.layout.table(split).is_file()}
 
     def _read_headers(self, split: str) -> pd.DataFrame:
         labels = LABELS if split == "train" else ()
@@ -117,7 +124,10 @@ class Sources:
         """The bag, where a submission was made and scored."""
         if self.manifest is None or self.manifest.get("out_of_fold") is None or self.truth is None:
             return None
-        if not self.bag_file.is_file() or self.manifest.get("out_of_fold_file") not in (None, file_sha256(self.bag_file)):
+        if not self.bag_file.is_file() or self.manifest.get("out_of_fold_file") not in (
+            None,
+            file_sha256(self.bag_file),
+        ):
             raise UserError(
                 f"{self.bag_file} is missing or of another submission than {self.manifest_file}", step="ensemble"
             )
@@ -128,11 +138,18 @@ class Sources:
         return Scored(truth, probabilities, to_levels(truth, probabilities))
 
     @cached_property
+    def operating(self) -> tuple[Thresholds, dict[str, Any]] | None:
+        """The detector's operating points, by level, name and label, and figures about them."""
+        return None if self.scored is None else score_out_of_fold_bag(self.bag_file, self.layout)
+
+    @cached_property
     def members(self) -> OutOfFold | None:
         """The members of the bag on the slices that all of them predict."""
         if self.scored is None or self.truth is None:
             return None
-        return read_out_of_fold([self._predictions(each) for each in self.networks], self.truth, self.layout.table("train"))
+        return read_out_of_fold(
+            [self._predictions(each) for each in self.networks], self.truth, self.layout.table("train")
+        )
 
     @property
     def recipe(self) -> Recipe:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from src.errors import UserError
 from src.files.layout import FoldFolder
 from src.report.blocks import Column, Figure, Group, Missing, Section, Table
-from src.report.charts import DASHES, SERIES, drawing
+from src.report.charts import DASHES, SERIES, drawing, legend
 from src.report.sources import Sources
 
 _COLUMNS = ("epoch", "lr", "train", "valid", "images_per_second", "waiting_fraction")
@@ -28,14 +28,25 @@ def training(sources: Sources) -> Section:
         return section
     epochs = pd.concat([_metrics(folder) for folder in sources.folds], ignore_index=True)
     columns = [
-        Column("Conf", "conf"), Column("fold", "fold"), Column("epoch", "epoch"), Column("training loss", "train", 4),
-        Column("validation loss", "valid", 4), Column("learning rate", "lr", 6),
-        Column("slices a second", "images_per_second", 1), Column("waiting for data, %", "waiting_fraction", 1, percent=True),
-    ]  # fmt: skip
+        Column("Conf", "conf"),
+        Column("fold", "fold"),
+        Column("epoch", "epoch"),
+        Column("training loss", "train", 4),
+        Column("validation loss", "valid", 4),
+        Column("learning rate", "lr", 6),
+        Column("slices a second", "images_per_second", 1),
+        Column("waiting for data, %", "waiting_fraction", 1, percent=True),
+    ]
     section.blocks.append(
-        Table("epochs", "Each epoch", epochs, columns, "Losses are weighted log losses. The learning rate is that of the "
-              "epoch's last step.", folded=True)
-    )  # fmt: skip
+        Table(
+            "epochs",
+            "Each epoch",
+            epochs,
+            columns,
+            "Losses are weighted log losses. The learning rate is that of the epoch's last step.",
+            folded=True,
+        )
+    )
     for conf, of_conf in epochs.groupby("conf", sort=False):
         section.blocks.append(_figures(str(conf), of_conf))
     section.blocks += _steps(sources)
@@ -53,7 +64,7 @@ def _metrics(folder: FoldFolder) -> pd.DataFrame:
 
 
 def _figures(conf: str, epochs: pd.DataFrame) -> Group:
-    folds = [(int(fold), rows) for fold, rows in epochs.groupby("fold")]  # type: ignore[call-overload]
+    folds = [(int(fold), rows) for fold, rows in epochs.groupby("fold")]
     name = "".join(letter if letter.isalnum() else "_" for letter in conf.lower())
 
     def losses(axes: Axes) -> None:
@@ -68,7 +79,14 @@ def _figures(conf: str, epochs: pd.DataFrame) -> Group:
         def draw(axes: Axes) -> None:
             for i, (fold, rows) in enumerate(folds):
                 dash = DASHES[i % len(DASHES)]
-                axes.plot(rows["epoch"], factor * rows[column], marker="o", linestyle=dash, color=SERIES[i % len(SERIES)], label=f"fold {fold}")
+                axes.plot(
+                    rows["epoch"],
+                    factor * rows[column],
+                    marker="o",
+                    linestyle=dash,
+                    color=SERIES[i % len(SERIES)],
+                    label=f"fold {fold}",
+                )
 
         return draw
 
@@ -83,7 +101,7 @@ def _figures(conf: str, epochs: pd.DataFrame) -> Group:
             draw(axes)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_ylim(bottom=0)
-            axes.legend(ncols=2 if len(folds) > 2 else 1)
+            legend(axes)
         alt = f"{title} of {conf} by epoch, a line for each fold."
         figures.append(Figure(f"training_{name}_{key}", title, alt, "epochs", figure))
     return Group(conf, figures)
@@ -99,7 +117,11 @@ def _steps(sources: Sources) -> list[Table | Group]:
             losses = np.array([points[step] for step in steps])
             frames.append(
                 pd.DataFrame(
-                    {"conf": folder.path.parent.name, "fold": int(folder.path.name.removeprefix("fold")), **_thinned(steps, losses)}
+                    {
+                        "conf": folder.path.parent.name,
+                        "fold": int(folder.path.name.removeprefix("fold")),
+                        **_thinned(steps, losses),
+                    }
                 )
             )
     if not frames:
@@ -112,7 +134,7 @@ def _steps(sources: Sources) -> list[Table | Group]:
             for i, (fold, rows) in enumerate(of_conf.groupby("fold")):
                 axes.plot(rows["step"], rows["loss"], color=SERIES[i % len(SERIES)], linewidth=1, label=f"fold {fold}")
             axes.set_ylim(bottom=0)
-            axes.legend(ncols=2)
+            legend(axes)
         figures.append(Figure(f"steps_{name}", str(conf), f"Training loss of {conf} by step.", "steps", figure))
     note = f"Means over neighbouring steps where there are more than {MOST_POINTS}."
     return [Table("steps", "Training loss by step", table), Group("Training loss by step", figures, note)]
@@ -131,4 +153,7 @@ def _events(path: Path) -> Iterator[tuple[int, float]]:
 def _thinned(steps: np.ndarray, losses: np.ndarray) -> dict[str, np.ndarray]:
     """Means of as many neighbouring points as leave MOST_POINTS at most."""
     parts = np.array_split(np.arange(len(steps)), min(MOST_POINTS, len(steps)))
-    return {"step": np.array([steps[part[-1]] for part in parts]), "loss": np.array([losses[part].mean() for part in parts])}
+    return {
+        "step": np.array([steps[part[-1]] for part in parts]),
+        "loss": np.array([losses[part].mean() for part in parts]),
+    }
