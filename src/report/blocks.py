@@ -35,7 +35,7 @@ class Column:
     def cell(self, row: "pd.Series[Any]") -> str:
         """The text of the column in a row of the table."""
         value = row[self.name]
-        if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        if value is None or value is pd.NA or value == "" or (isinstance(value, float) and np.isnan(value)):
             return UNKNOWN
         if self.digits is None:
             whole = isinstance(value, int | float | np.number) and float(value).is_integer()
