@@ -45,7 +45,9 @@ function toggle(details) {
   const before = opened?.details;
   close();
   if (before) before.open = false;
-  const place = piece(details, "place");
+  const place = document.createElement("div");
+  place.className = "series";
+  details.append(place);
   place.append(/** @type {HTMLTemplateElement} */ (details.querySelector("template")).content.cloneNode(true));
   const map = piece(place, "map-label");
   if (map) map.value = details.dataset.map;
@@ -57,10 +59,10 @@ function toggle(details) {
 
 function close() {
   if (!opened) return;
-  const { details, viewer } = opened;
+  const { viewer } = opened;
   opened = null;
   if ("destroy" in viewer && typeof viewer.destroy === "function") viewer.destroy();
-  piece(details, "place").replaceChildren();
+  viewer.root.remove();
 }
 
 for (const root of document.querySelectorAll("[data-slider]")) slide(root);

@@ -13,6 +13,7 @@ from src.errors import UserError
 from src.files.layout import Layout
 from src.files.tables import write_table
 from src.labels import LABELS
+from src.report.errors import errors
 from src.report.make import MOST_BYTES, Report, inline_markdown, main, make_report, write_report
 
 Own = Callable[..., Layout]
@@ -151,11 +152,16 @@ def test_after_training_alone_there_are_curves(own: Own) -> None:
     assert "log_loss.csv" not in report.files
 
 
-def test_it_is_the_same_again_and_of_bounded_size(report: Report, complete: Layout) -> None:
-    again = make_report(complete)
-    assert again.files == report.files
-    assert again.page == report.page
+def test_large_slices_are_made_smaller_until_the_page_is_of_bounded_size(
+    own: Own, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.report.make.SECTIONS", (errors,))
+    monkeypatch.setattr("src.report.make._OF_CASES", 200_000)
+    report = make_report(own("cache", "model", "submission"))
     assert len(report.page.encode()) < MOST_BYTES
+    assert "Shown at reduced resolution" in report.page
+    packed = re.findall(r'data-slice="\d+">([^<]*)<', report.page)
+    assert sum(map(len, packed)) < 200_000
 
 
 def test_hostile_names_stay_text(own: Own) -> None:
