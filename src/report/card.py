@@ -11,6 +11,7 @@ from src.detector.collect import describe
 from src.errors import UserError
 from src.report.blocks import Column, Missing, Section, Table, Words
 from src.report.sources import Sources
+from src.report.subgroups import subgroups
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ def card(sources: Sources) -> Section:
         else:
             for number, part in enumerate(card_sections(description)):
                 section.blocks += _blocks(number, part.title, part.blocks)
+    if sources.scored is not None:
+        section.blocks.append(subgroups(sources, sources.scored))
     section.blocks += guidelines(_GUIDELINES)
     return section
 

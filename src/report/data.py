@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from src.ct.geometry import gantry_tilt
 from src.ct.hounsfield import HU_RANGE
 from src.ct.windows import THREE_WINDOWS, apply_windows
 from src.files.image_store import ImageStore
@@ -19,8 +18,6 @@ from src.report.sources import Sources
 MOST_HISTOGRAM_SLICES = 2000
 HU_BIN = 5  # HU
 TILE = 192  # pixels, of an example
-_PLACE = [f"position_{axis}" for axis in "xyz"]
-_ORIENTATION = [f"{side}_cosine_{axis}" for side in ("row", "column") for axis in "xyz"]
 
 
 def data(sources: Sources) -> Section:
@@ -31,7 +28,7 @@ def data(sources: Sources) -> Section:
         return section
     section.blocks.append(_counts(sources))
     section.blocks += _audited(sources)
-    series = series_table(sources)
+    series = sources.series
     section.blocks += [_series_summary(series), *_series_figures(series)]
     store = sources.layout.store("train")
     if not (store / "index.parquet").is_file() or sources.headers("train") is None:
@@ -138,45 +135,6 @@ def _prevalence_figure(prevalence: pd.DataFrame) -> Figure:
     )
 
 
-def series_table(sources: Sources) -> pd.DataFrame:
-    """A row for each series: `split`, `slices`, `length_mm`, `gap_mm` (median), `largest_gap_mm`, `tilt_degrees`.
-
-    NaN where positions are not known or a series has one slice.
-    """
-    frames = []
-    for split in SPLIT_TITLES:
-        table = sources.headers(split)
-        if table is None:
-            continue
-        usable = table[table["reason"] == ""].sort_values(["SeriesInstanceUID", "z"])
-        grouped = usable.groupby("SeriesInstanceUID", sort=True)
-        gap = grouped["z"].diff()
-        gaps = gap.where(gap > 0).groupby(usable["SeriesInstanceUID"])
-        place = set(_PLACE + _ORIENTATION) <= {*usable.columns}
-        tilts = {uid: _tilt(rows) for uid, rows in grouped} if place else {}
-        frames.append(
-            pd.DataFrame(
-                {
-                    "split": split,
-                    "slices": grouped.size(),
-                    "length_mm": grouped["z"].max() - grouped["z"].min(),
-                    "gap_mm": gaps.median(),
-                    "largest_gap_mm": gaps.max(),
-                    "tilt_degrees": pd.Series(tilts, dtype=float),
-                }
-            ).reset_index(names="SeriesInstanceUID")
-        )
-    return pd.concat(frames, ignore_index=True)
-
-
-def _tilt(rows: pd.DataFrame) -> float:
-    positions, orientation = rows[_PLACE].to_numpy(dtype=float), rows[_ORIENTATION].to_numpy(dtype=float)[0]
-    ends = positions[[0, -1]]
-    if len(rows) < 2 or not np.isfinite([*ends.ravel(), *orientation]).all() or not np.ptp(ends[:, 2]):
-        return np.nan
-    return gantry_tilt(ends, orientation)
-
-
 _MEASURES = {
     "slices": ("slices of a series", "slices"),
     "length_mm": ("length along the normal", "mm"),
@@ -255,13 +213,13 @@ def _histogram(images: ImageStore) -> list[Table | Group]:
             axes.text(
                 level + width / 2 + 4,
                 height,
-                f"{name} window",
+                name,
                 transform=axes.get_xaxis_transform(),
                 va="center",
                 fontsize=7.5,
             )
         axes.set_xlim(*HU_RANGE)
-    alt = "Histogram of HU, with the ranges of the three windows above it."
+    alt = "Histogram of HU, with the ranges of the brain, blood and soft-tissue window above it."
     note = (
         f"Of {count} slices, drawn at random. HU are kept from {HU_RANGE[0]} to {HU_RANGE[1]}; what is outside, such "
         "as air and bone, is counted at the ends."

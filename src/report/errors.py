@@ -1,24 +1,20 @@
 """Where it fails: the worst slices, what goes together, who agrees, and whether a few patients make most of it."""
 
-from itertools import pairwise
-
 import numpy as np
 import pandas as pd
 
 from src.ensemble.scores import correlation_table
-from src.evaluate.intervals import LOG, PatientRatios, interval, jackknife
-from src.evaluate.score import auc_by_label, log_losses
+from src.evaluate.score import log_losses
 from src.labels import LABELS, WEIGHTS
 from src.report.blocks import Cases, Column, Figure, Missing, Section, Table
 from src.report.cases import CASE_COLUMNS, case_views, worst_cases
 from src.report.charts import BAND, SERIES, drawing, legend
-from src.report.data import series_table
 from src.report.names import LABEL_TITLES
 from src.report.sources import Scored, Sources
+from src.report.subgroups import GROUP_COLUMNS, by_distance, grouped
 
 _SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 MOST_POINTS = 500
-_GAPS = (1.5, 3.5, 5.5)  # mm, ends of groups
 _TENTHS = 10
 
 
@@ -30,7 +26,7 @@ def errors(sources: Sources) -> Section:
         section.blocks.append(Missing("No submission has been made and scored out of fold yet.", "ensemble"))
         return section
     section.blocks += _worst(sources, scored)
-    section.blocks += [*_by_patient(scored), *_by_place(sources, scored), _subgroups(sources, scored)]
+    section.blocks += [*_by_patient(scored), *_by_place(sources, scored), by_distance(sources, scored)]
     section.blocks += [_together(scored), *_agreement(sources)]
     return section
 
@@ -98,46 +94,6 @@ def _by_patient(scored: Scored) -> list[Table]:
     ]
 
 
-def _grouped(scored: Scored, groups: np.ndarray, names: list[str]) -> pd.DataFrame:
-    """Weighted log loss, and AUC of any, of groups of slices: groups (N,) from 0, -1 for none."""
-    losses = np.average(log_losses(scored.truth.targets, scored.probabilities), axis=1, weights=WEIGHTS)
-    patients = np.unique(scored.truth.patients, return_inverse=True)[1]
-    members = groups[:, None] == np.arange(len(names))
-    mean = PatientRatios(members * losses[:, None], members, patients)
-    n_patients = int(patients.max()) + 1
-    value, left_out = mean(np.ones(n_patients, dtype=np.int64)), jackknife(mean, n_patients)
-    in_group = np.array([len(np.unique(patients[each])) for each in members.T])
-    low, high = interval(value, left_out, LOG, np.maximum(in_group, 1))
-    targets, probabilities = scored.truth.targets, scored.probabilities
-    return pd.DataFrame(
-        {
-            "group": names,
-            "slices": members.sum(axis=0),
-            "patients": in_group,
-            "positives": [int(targets[each, 0].sum()) for each in members.T],
-            "log_loss": value,
-            "log_loss_low": low,
-            "log_loss_high": high,
-            "auc_any": [_auc(targets[each], probabilities[each]) for each in members.T],
-        }
-    )
-
-
-def _auc(targets: np.ndarray, probabilities: np.ndarray) -> float:
-    """The AUC of any hemorrhage: (N, 6) twice; NaN without cases."""
-    return float(auc_by_label(targets, probabilities)[0]) if len(targets) else np.nan
-
-
-_GROUP_COLUMNS = [
-    Column("Group", "group"),
-    Column("slices", "slices"),
-    Column("patients", "patients"),
-    Column("with any hemorrhage", "positives"),
-    Column("weighted log loss", "log_loss", 4, interval=True),
-    Column("AUC, any hemorrhage", "auc_any", 3),
-]
-
-
 def _by_place(sources: Sources, scored: Scored) -> list[Table]:
     """The loss along the head, in tenths of a series."""
     headers = sources.headers("train")
@@ -147,7 +103,7 @@ def _by_place(sources: Sources, scored: Scored) -> list[Table]:
     relative = (placed["z_index"] + 0.5) / placed["n_slices"].clip(lower=1)
     known = placed["z"].notna().to_numpy() & (placed["z_index"] >= 0).to_numpy()
     groups = np.where(known, np.clip((relative * _TENTHS).astype(int), 0, _TENTHS - 1), -1)
-    frame = _grouped(scored, groups, [f"{10 * i} to {10 * i + 10} %" for i in range(_TENTHS)])
+    frame = grouped(scored, groups, [f"{10 * i} to {10 * i + 10} %" for i in range(_TENTHS)])
     frame = frame[frame["slices"] > 0].reset_index(drop=True)
     if not len(frame):
         return []
@@ -164,45 +120,11 @@ def _by_place(sources: Sources, scored: Scored) -> list[Table]:
             "loss_by_z",
             "Loss along the head",
             frame,
-            _GROUP_COLUMNS,
+            GROUP_COLUMNS,
             note,
             beside=[Figure("loss_by_z", "Loss along the head", alt, "loss_by_z", figure)],
         )
     ]
-
-
-def _subgroups(sources: Sources, scored: Scored) -> Table:
-    """The loss by what headers say of a series."""
-    headers = sources.headers("train")
-    assert headers is not None  # noqa: S101 - without it nothing is scored
-    slices = headers.set_index("ID").loc[scored.truth.ids]
-    series = series_table(sources).query("split == 'train'").set_index("SeriesInstanceUID")
-    of_series = series.reindex(slices["SeriesInstanceUID"])
-    gap, tilt = of_series["gap_mm"].to_numpy(), np.abs(of_series["tilt_degrees"].to_numpy())
-    names = [
-        f"to {_GAPS[0]:g} mm",
-        *(f"{a:g} to {b:g} mm" for a, b in pairwise(_GAPS)),
-        f"above {_GAPS[-1]:g} mm",
-    ]
-    parts = {
-        "distance of slices": (np.where(np.isnan(gap), -1, np.digitize(gap, _GAPS, right=True)), names),
-        "gantry tilt": (np.where(np.isnan(tilt), -1, tilt > 1), ["to 1 degree", "above 1 degree"]),
-        "matrix": ((slices["rows"].to_numpy() != 512) | (slices["columns"].to_numpy() != 512), ["512 x 512", "other"]),
-    }
-    if {"bits_stored", "pixel_representation"} <= {*slices.columns}:
-        signed = slices["pixel_representation"].to_numpy() == 1
-        parts["stored values"] = (np.where(signed, 0, 1), ["signed", "unsigned"])
-    frames = [
-        _grouped(scored, np.asarray(groups, dtype=np.int64), of_group).assign(by=by)
-        for by, (groups, of_group) in parts.items()
-    ]
-    frame = pd.concat(frames, ignore_index=True)
-    frame = frame[frame["slices"] > 0].reset_index(drop=True)
-    note = (
-        "The distance of adjacent slices stands for slice thickness, which the competition's headers do not hold; nor "
-        "do they hold age, sex, scanner or site. Differences are not tested."
-    )
-    return Table("subgroups", "Subgroups that headers allow", frame, [Column("By", "by"), *_GROUP_COLUMNS], note)
 
 
 def _together(scored: Scored) -> Table:

@@ -24,6 +24,7 @@ from src.files.provenance import Provenance
 from src.files.slice_positions import SlicePositions, read_slice_positions
 from src.files.tables import read_table
 from src.labels import LABELS
+from src.report.series import series_table
 
 SPLITS = ("train", "test")
 _HEADERS = (
@@ -75,6 +76,12 @@ class Sources:
         table = read_table(self.layout.table(split), [*_HEADERS, *labels], step="preprocess")
         keep = [name for name in (*_HEADERS, *_MORE, *_PLACE, *labels) if name in table.columns]
         return table[keep]
+
+    @cached_property
+    def series(self) -> pd.DataFrame:
+        """The series of all splits whose headers are read: `split`, and what `series_table` says."""
+        frames = [series_table(table).assign(split=split) for split, table in self._headers.items()]
+        return pd.concat(frames, ignore_index=True)
 
     def index(self, split: str) -> pd.DataFrame | None:
         """The index of a split's image store."""

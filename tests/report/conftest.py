@@ -1,4 +1,4 @@
-"""A root with all that a run leaves behind, but for checkpoints: predictions of two classifiers that see through noise."""
+"""A root with all that a run leaves behind, but for checkpoints: two classifiers that see the truth through noise."""
 
 import shutil
 from collections.abc import Callable

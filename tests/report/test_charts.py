@@ -2,6 +2,7 @@ import re
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from src.pages.html import asset
@@ -65,10 +66,9 @@ def _luminance(colour: str) -> float:
 
 
 def test_cells_are_rounded_and_say_what_is_not_known() -> None:
-    import pandas as pd
-
-    frame = pd.DataFrame({"a": [0.12345, -0.00001, np.nan], "a_low": [0.1, np.nan, np.nan], "a_high": [0.2, np.nan, np.nan],
-                          "n": [12345, 1, 0]})  # fmt: skip
+    nothing = [np.nan, np.nan]
+    values = {"a": [0.12345, -0.00001, np.nan], "a_low": [0.1, *nothing], "a_high": [0.2, *nothing]}
+    frame = pd.DataFrame({**values, "n": [12345, 1, 0]})
     columns = [Column("a", "a", 2, interval=True), Column("a, %", "a", 1, percent=True), Column("n", "n")]
     assert Table("t", "t", frame, columns).rows == [
         ["0.12 [0.10, 0.20]", "12.3", "12\u202f345"], ["0.00", "0.0", "1"], ["\u2013", "\u2013", "0"]
