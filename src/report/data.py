@@ -201,7 +201,7 @@ def _histogram(images: ImageStore) -> list[Table | Group]:
     frame = pd.DataFrame(
         {"from_hu": edges[:-1], "to_hu": edges[1:], "pixels": counts, "fraction": counts / counts.sum()}
     )
-    with drawing("", "HU", "% of pixels", (4.4, 2.9)) as (figure, axes):
+    with drawing("", "HU", "% of pixels", (3.9, 2.9)) as (figure, axes):
         axes.stairs(100 * frame["fraction"], edges, fill=True, color=SERIES[0])
         logarithmic(axes)
         for (level, width), name, height in zip(
@@ -216,7 +216,7 @@ def _histogram(images: ImageStore) -> list[Table | Group]:
                 name,
                 transform=axes.get_xaxis_transform(),
                 va="center",
-                fontsize=7.5,
+                fontsize=8,
             )
         axes.set_xlim(*HU_RANGE)
     alt = "Histogram of HU, with the ranges of the brain, blood and soft-tissue window above it."

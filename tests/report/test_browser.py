@@ -143,7 +143,8 @@ def test_no_width_needs_sideways_scrolling(opened: Open) -> None:
     page.set_viewport_size(PHONE)
     # text of charts, in CSS pixels on a phone
     sizes = page.evaluate("""[...document.querySelectorAll("svg text")].filter(each => each.checkVisibility())
-        .map(each => parseFloat(getComputedStyle(each).fontSize) * each.getScreenCTM().a)""")
+        .map(each => [each.getScreenCTM(), parseFloat(getComputedStyle(each).fontSize)])
+        .map(([to, size]) => size * Math.hypot(to.a, to.b))""")
     assert min(sizes) >= 9
 
 
@@ -158,8 +159,11 @@ def test_regions_that_scroll_have_names_and_the_keyboard(opened: Open) -> None:
 
 
 def test_on_paper_all_rows_are_there(opened: Open) -> None:
-    page = opened(color_scheme="dark")
+    page = opened(color_scheme="dark", viewport={"width": 720, "height": 1000})
     page.emulate_media(media="print")
+    wide = """[...document.querySelectorAll("table, .chart svg, .panel")]
+        .filter(each => each.getBoundingClientRect().right > 722).map(each => each.outerHTML.slice(0, 99))"""
+    assert page.evaluate(wide) == []
     assert page.locator(".contents").is_hidden()
     rows = page.locator("tr[data-stop]")
     assert page.locator("tr[data-stop]:visible").count() == rows.count()
