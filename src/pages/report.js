@@ -50,7 +50,7 @@ function toggle(details) {
   details.append(place);
   place.append(/** @type {HTMLTemplateElement} */ (details.querySelector("template")).content.cloneNode(true));
   const map = piece(place, "map-label");
-  if (map) map.value = details.dataset.map;
+  if (map) map.value = details.dataset.label;
   const viewer = new Viewer(place, JSON.parse(piece(place, "series").textContent), packedIn(place));
   opened = { details, viewer };
   viewer.go(Number(details.dataset.at));

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from src.labels import LABELS
-from src.pages.series import SeriesView
+from src.pages.series import LABEL_NAMES, SeriesView
 from src.report.charts import to_png, to_svg
 
 _NAME = re.compile(r"[a-z0-9_]+")
@@ -205,8 +205,13 @@ class Case:
     at: int
 
     @property
-    def map(self) -> int:
-        """The number of the label whose class activation map is of interest."""
+    def title(self) -> str:
+        """The label, for people."""
+        return LABEL_NAMES[self.label]
+
+    @property
+    def number(self) -> int:
+        """The label's, from 0."""
         return LABELS.index(self.label)
 
 

@@ -42,10 +42,11 @@ _STORED = f"HU are kept from {HU_RANGE[0]} to {HU_RANGE[1]}: of bone and air the
 _NO_MAPS = "There are no class activation maps: the checkpoints are not there, or these networks have none."
 
 
-def worst_cases(scored: Scored, headers: pd.DataFrame) -> pd.DataFrame:
-    """The positive slices with the lowest and the negative ones with the highest probability, one of a series.
+def worst_cases(scored: Scored, headers: pd.DataFrame, thresholds: Mapping[str, float | None]) -> pd.DataFrame:
+    """The false negatives with the lowest and the false positives with the highest probability, one of a series.
 
-    headers: the table of training slices. Returns CASE_COLUMNS.
+    headers: the table of training slices. thresholds: of slices, by label; a label without one has no errors. Returns
+    CASE_COLUMNS.
     """
     truth = scored.truth
     tags = headers.set_index("ID").loc[truth.ids, ["PatientID", "SeriesInstanceUID", "z"]]
@@ -54,7 +55,10 @@ def worst_cases(scored: Scored, headers: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for j, label in enumerate(LABELS):
         for kind, target in KINDS.items():
-            there = np.flatnonzero(truth.targets[:, j] == target)
+            threshold = thresholds[label]
+            called = scored.probabilities[:, j] >= (np.nan if threshold is None else threshold)
+            wrong = (truth.targets[:, j] == target) & (called != target) & (threshold is not None)
+            there = np.flatnonzero(wrong)
             ordered = there[np.argsort(-losses[there, j], kind="stable")]
             first = np.sort(np.unique(series[ordered], return_index=True)[1])[:MOST_CASES]
             for i in ordered[first]:

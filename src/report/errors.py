@@ -34,7 +34,8 @@ def errors(sources: Sources) -> Section:
 def _worst(sources: Sources, scored: Scored) -> list[Table | Cases | Missing]:
     headers = sources.headers("train")
     assert headers is not None  # noqa: S101 - without it nothing is scored
-    cases = worst_cases(scored, headers)
+    assert sources.operating is not None  # noqa: S101 - of what was scored
+    cases = worst_cases(scored, headers, sources.operating[0]["slice"]["youden"])
     columns = [
         Column("Label", "title"),
         Column("error", "kind_title"),
@@ -46,11 +47,13 @@ def _worst(sources: Sources, scored: Scored) -> list[Table | Cases | Missing]:
         Column("labels of the slice", "labels"),
     ]
     note = (
-        "Of each label the positive slices with the lowest and the negative slices with the highest probability, at "
-        "most one of a series. Some will be errors of the reference, not of the networks."
+        "At Youden's threshold of slices: of each label the false negatives with the lowest and the false positives "
+        "with the highest probability, at most one of a series. Some will be errors of the reference, not of the networks."
     )
     assert {column.name for column in columns} <= {*CASE_COLUMNS}  # noqa: S101
     table = Table("worst_cases", "The worst false negatives and false positives", cases, columns, note, folded=True)
+    if not len(cases):
+        return [table]
     if not (sources.layout.store("train") / "index.parquet").is_file():
         return [table, Missing("The slices cannot be shown: their image store is not there.", "preprocess")]
     views, about = case_views(cases, sources, scored)

@@ -8,6 +8,7 @@ from src.evaluate.out_of_fold import Truth
 from src.evaluate.score import weighted_log_loss
 from src.evaluate.summary import to_levels
 from src.files.layout import Layout
+from src.labels import LABELS
 from src.report.card import _GUIDELINES, _HERE, guidelines
 from src.report.cases import worst_cases
 from src.report.errors import _by_patient, _together
@@ -98,13 +99,16 @@ def test_headers_make_groups(scored: Scored) -> None:
 
 
 def test_the_worst_are_one_of_a_series_and_sorted(scored: Scored) -> None:
-    found = worst_cases(scored, _headers())
+    found = worst_cases(scored, _headers(), {**dict.fromkeys(LABELS), "any": 0.9, "subdural": 0.95})
     of_any = found[found["label"] == "any"]
     negatives = of_any[of_any["kind"] == "false negative"]
-    assert negatives["ID"].tolist() == ["ID_000000000", "ID_000000002"]
-    assert negatives["probability"].tolist() == pytest.approx([0.1, 0.9])
+    assert negatives["ID"].tolist() == ["ID_000000000"]  # 0.1; the other positive slices are at the threshold
+    assert not of_any["kind"].eq("false positive").any()
+    subdural = found[found["label"] == "subdural"]
+    assert subdural["ID"].tolist() == ["ID_000000000", "ID_000000002"]
+    assert subdural["probability"].tolist() == pytest.approx([0.1, 0.9])
     assert negatives["labels"].iloc[0] == "any hemorrhage, subdural"
-    assert not found[found["label"] == "epidural"]["kind"].eq("false negative").any()  # no slice has one
+    assert set(found["label"]) == {"any", "subdural"}  # without a threshold nothing is an error
 
 
 def test_labels_that_come_together_are_counted(scored: Scored) -> None:
