@@ -223,6 +223,7 @@ class Words:
 
     paragraphs: Sequence[str | Sequence[str]]
     title: str = ""
+    warning: bool = False
 
 
 @dataclass(frozen=True)

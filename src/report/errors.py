@@ -47,8 +47,9 @@ def _worst(sources: Sources, scored: Scored) -> list[Table | Cases | Missing]:
         Column("labels of the slice", "labels"),
     ]
     note = (
-        "At Youden's threshold of slices: of each label the false negatives with the lowest and the false positives "
-        "with the highest probability, at most one of a series. Some will be errors of the reference, not of the networks."
+        "At Youden's threshold of slices: of each label the false negatives with the lowest and the false "
+        "positives with the highest probability, at most one of a series. Some will be errors of "
+        "the reference, not of the networks."
     )
     assert {column.name for column in columns} <= {*CASE_COLUMNS}  # noqa: S101
     table = Table("worst_cases", "The worst false negatives and false positives", cases, columns, note, folded=True)

@@ -15,10 +15,12 @@ from src.files.layout import FoldFolder
 from src.files.timing import read_timings
 from src.labels import LABELS, WEIGHTS
 from src.report.anchors import published_aucs, published_losses
-from src.report.blocks import Column, Key, Missing, Section, Table
+from src.report.blocks import Column, Key, Missing, Section, Table, Words
 from src.report.names import LABEL_TITLES
 from src.report.sources import Sources
+from src.synthetic.make_competition import MARKER
 
+_GENERATED = "**These head CTs are generated.** The figures show that the pipeline learns, nothing about patients."
 BAG, PRIOR = "bag", "constant prior"
 _PACKAGES = (
     "torch",
@@ -42,6 +44,8 @@ def headline(sources: Sources) -> Section:
     section = Section(
         "headline", "Headline", "Every slice is predicted by networks that never saw its patient (out of fold)."
     )
+    if (sources.layout.root / "input" / MARKER).is_file():
+        section.blocks.append(Words([_GENERATED], warning=True))
     scored, members = sources.scored, sources.members
     if scored is None or members is None:
         section.blocks.append(Missing("No submission has been made and scored out of fold yet.", "ensemble"))

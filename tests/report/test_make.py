@@ -94,6 +94,11 @@ def test_every_number_in_the_page_is_in_a_csv(report: Report) -> None:
         assert _is_of(text, ends), (name, column, text)
 
 
+def test_generated_heads_are_called_so(report: Report, own: Own) -> None:
+    assert "<strong>These head CTs are generated.</strong>" in report.page
+    assert "head CTs are generated" not in make_report(own("cache/folds.parquet")).page  # whose input is not there
+
+
 def test_a_number_that_is_in_no_csv_is_found() -> None:
     row = pd.Series({"auc": 0.91449, "low": 0.8, "name": "any"})
     assert _is_of("0.914 [0.80]", row)
