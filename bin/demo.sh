@@ -35,9 +35,13 @@ done
 step "bin/ensemble.sh"
 run sh bin/ensemble.sh
 
+step "bin/report.sh"
+run sh bin/report.sh
+
 cat <<END
 
 The demo is done. Its submission: cache/demo/submission/submission.csv
+A report on all of it, for a browser: cache/demo/submission/report.html
 These heads are generated and easy: the figures above show that the pipeline learns, nothing more.
 
 What it trained, as one folder to predict with (README.md, The real job):
@@ -49,4 +53,5 @@ Next, the real data (README.md, The real job): put the competition's files into 
     sh bin/predict.sh
     sh bin/sequence.sh
     sh bin/ensemble.sh
+    sh bin/report.sh
 END

@@ -4,7 +4,7 @@ A map of the package. Imports point downwards only: a line may import from the l
 (checked by import-linter in the tests). docs/architecture.md has the picture.
 
     viewer       the local page to read studies in: a server for one machine
-    report       pictures for people
+    report       one page about a run: data, training, discrimination, calibration, errors; pictures
     study        new studies: from files of any kind to a detector's answers
     detector     the trained thing: networks, second stage and recipe as one object and one folder
     synthetic    generated head CTs in Kaggle's layout

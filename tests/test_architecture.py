@@ -13,7 +13,8 @@ import src
 from src.dicom import REASONS
 
 TOOLS = Path(sys.executable).parent
-WITH_TORCH = {"train", "classify", "sequence", "detector", "study", "viewer"}  # the last two by the detector
+# the last three by the detector
+WITH_TORCH = {"train", "classify", "sequence", "detector", "study", "report", "viewer"}
 MOST_LINES, MOST_LINES_OF_FUNCTION = 350, 60
 
 

@@ -237,5 +237,5 @@ def _outputs(root: Path) -> dict[Path, bytes]:
         if path.is_file()
         and path.relative_to(root).parts[0] != "input"
         and path.name != "metrics.csv"
-        and path.parent.name != "curves"
+        and path.parent.name not in ("curves", "timing")
     }

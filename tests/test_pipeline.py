@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -25,7 +26,7 @@ CONFS = "tests/confs/se_resnext50_32x4d.yaml tests/confs/efficientnet-b2.yaml"
 NAMES = ("se_resnext50_32x4d", "efficientnet-b2")
 OVER = tuple(f"{name}+gru" for name in NAMES)
 FOLDS = "0 3"
-SCRIPTS = ("preprocess", "train", "predict", "sequence", "ensemble", "export")
+SCRIPTS = ("preprocess", "train", "predict", "sequence", "ensemble", "report", "export")
 
 
 Script = Callable[..., str]
@@ -149,6 +150,33 @@ def test_predictions_are_out_of_fold(run: tuple[Path, dict[str, str]]) -> None:
         for fold in map(int, FOLDS.split()):
             predictions = read_predictions(root / f"model/{name}/fold{fold}/valid_epoch3.parquet")
             assert set(predictions.ids) == set(folds[folds == fold].index)
+
+
+def test_the_report_is_complete(run: tuple[Path, dict[str, str]]) -> None:
+    root, printed = run
+    assert "not there yet" not in printed["report"]
+    assert f"{root}/submission/report.html: " in printed["report"]
+    page = (root / "submission/report.html").read_text()
+    for section in ("headline", "data", "training", "discrimination", "calibration", "errors", "card"):
+        assert f'id="{section}"' in page
+    assert "fills this." not in page
+    manifest = json.loads((root / "submission/manifest.json").read_text())
+    losses = pd.read_csv(root / "submission/report/log_loss.csv").set_index("what")
+    for name in OVER:
+        expected = manifest["out_of_fold"][f"{name} epoch 2"]["weighted"]
+        assert losses.loc[f"{name} epoch 2", "weighted"] == pytest.approx(expected, rel=1e-6)
+    worst = pd.read_csv(root / "submission/report/worst_cases.csv")
+    assert len(worst) > 0
+    assert page.count('<details class="case"') == len(worst)
+    assert page.count("data-map=") >= 2 * len(worst)  # with adjacent slices, by classifiers of the fold
+    stages = set(pd.read_csv(root / "submission/report/speed.csv")["stage"])
+    assert stages == {"headers", "store", "train", "predict", "embed", "sequence", "ensemble"}
+    assert (root / "submission/report/roc_any.svg").read_text().startswith("<svg")
+    # the model card is the detector's
+    card = (root / "model/detector/MODEL_CARD.md").read_text()
+    for line in re.findall(r"^[A-Z][a-z ]+ .*\.$", card, flags=re.MULTILINE):
+        words = re.sub(r"[`*]", "", line)
+        assert words in re.sub(r"<[^>]+>", "", page).replace("&#39;", "'"), line
 
 
 def test_everything_again_changes_nothing(script: Script, run: tuple[Path, dict[str, str]], sequences: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 from src.files.layout import Layout
 
 SCRIPTS = ("setup", "demo", "test", "preprocess", "train", "predict", "sequence", "ensemble")
-SCRIPTS += ("export", "infer", "validate", "serve")
+SCRIPTS += ("report", "export", "infer", "validate", "serve")
 MODULES = (
     "src.synthetic.make_competition",
     "src.preprocess.dicom_to_dataframe",
@@ -35,6 +35,7 @@ MODULES = (
     "src.ensemble.compare",
     "src.ensemble.make_submission",
     "src.evaluate.summary",
+    "src.report.make",
     "src.report.montage",
     "src.detector.export",
     "src.study.infer",

@@ -23,6 +23,7 @@ from src.files.layout import Layout
 from src.files.partial_predictions import PartialPredictions, read_key
 from src.files.predictions import read_provenance, write_predictions
 from src.files.provenance import Provenance
+from src.files.timing import recorder
 from src.train.distributed import folder_of_one_run, leaving_together, make_accelerator
 from src.train.errors import errors_explained
 
@@ -58,6 +59,7 @@ def predict(
     with _held(accelerator, [folder.partial_predictions for folder in folders]):
         groups = plan_predictions(config, folds, splits, epochs, layout)
         accelerator.wait_for_everyone()  # all processes must know what is due before one writes
+        done = recorder(layout.timings, "predict")
         for group in groups:
             if not group.due:
                 _log.info("%s: predictions of epochs %s are there already", group.name, ", ".join(map(str, epochs)))
@@ -74,7 +76,7 @@ def predict(
                     write_predictions(job.output, pd.Series(group.inputs.ids), probabilities, job.provenance)
                 partial.delete()
 
-            run_jobs(config, accelerator, group, open_sink, at_once=at_once, save_s=save_s)
+            run_jobs(config, accelerator, group, open_sink, at_once=at_once, save_s=save_s, on_done=done)
         if accelerator.is_main_process:
             for folder in folders:
                 _sweep(folder.partial_predictions, layout)

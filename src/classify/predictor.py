@@ -124,6 +124,7 @@ class Predictor:
 
 # Makes a sink for some jobs and their predictor.
 OpenSink = Callable[[Sequence[Job], Predictor], AbstractContextManager[Sink]]
+OnDone = Callable[[str, int, float], None]
 
 
 def run_jobs(
@@ -135,11 +136,13 @@ def run_jobs(
     output: Output = mean_over_views,
     at_once: int | None = None,
     save_s: float = SAVE_S,
+    on_done: OnDone = lambda desc, slices, seconds: None,
 ) -> None:
     """Do the jobs of a group that are left, as many networks at a time as half of the free memory holds.
 
     open_sink: its sink writes the jobs' files when it is left without an error. at_once: networks in memory together,
-    in place of what fits. save_s: seconds between two saves.
+    in place of what fits. save_s: seconds between two saves. on_done: told in the first process what was done, of how
+    many slices and in how many seconds.
     """
     due = group.due
     network = build_network(config, pretrained="none")
@@ -147,7 +150,11 @@ def run_jobs(
     for first in range(0, len(due), together):
         jobs = due[first : first + together]
         desc = f"{group.name}, {_checkpoints(first + 1, first + len(jobs))} of {len(due)}"
-        _run_together(config, accelerator, network, jobs, group.inputs, open_sink, output, desc, save_s)
+        slices, seconds = _run_together(
+            config, accelerator, network, jobs, group.inputs, open_sink, output, desc, save_s
+        )
+        if accelerator.is_main_process and slices:
+            on_done(desc, slices, seconds)
         accelerator.wait_for_everyone()
         accelerator.free_memory()  # of these networks, which nothing holds any more, before the next are loaded
 
@@ -162,11 +169,14 @@ def _run_together(
     output: Output,
     desc: str,
     save_s: float,
-) -> None:
+) -> tuple[int, float]:
+    """Do the jobs of networks that are in memory together: the number of slices that were left, and the seconds."""
     networks = load_networks(accelerator, network, [job.checkpoint for job in jobs])
     predictor = Predictor(config, accelerator, networks, output, [str(job.checkpoint) for job in jobs])
     with open_sink(jobs, predictor) as sink:
+        left, started = len(inputs) - sink.done, time.perf_counter()
         predictor.fill(sink, inputs, desc, save_s)
+        return left, time.perf_counter() - started
 
 
 def _checkpoints(first: int, last: int) -> str:

@@ -100,6 +100,19 @@ def collect(manifest: Path, layout: Layout, selection: Selection, about: str = "
     UserError where the manifest or a checkpoint is missing, where a checkpoint has changed since, and where a selection
     leaves nothing.
     """
+    description, chosen, distribution = _describe(manifest, layout, selection, about)
+    return description, _weights(chosen, description) | distribution
+
+
+def describe(manifest: Path, layout: Layout) -> Description:
+    """What `collect` says of all of a submission's networks, without their weights. Raises UserError like it."""
+    return _describe(manifest, layout, Selection())[0]
+
+
+def _describe(
+    manifest: Path, layout: Layout, selection: Selection, about: str = ""
+) -> tuple[Description, list[_Part], Weights]:
+    """The description, the chosen networks, and the distribution of their training set."""
     record = _read_manifest(manifest)
     parts = [_find(each, layout) for each in record["predictions"]]
     chosen = _select(parts, selection)
@@ -123,7 +136,7 @@ def collect(manifest: Path, layout: Layout, selection: Selection, about: str = "
         },
         distance=distance,
     )
-    return description, _weights(chosen, description) | distribution
+    return description, chosen, distribution
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

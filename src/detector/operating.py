@@ -24,6 +24,8 @@ OPERATING_POINTS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "specificity_95": lambda targets, probabilities: specificity_threshold(targets, probabilities, 0.95),
 }
 
+POINT_TITLES = {"youden": "Youden", "sensitivity_95": "95 % sensitivity", "specificity_95": "95 % specificity"}
+
 Thresholds = dict[str, dict[str, dict[str, float | None]]]  # by level, name and label
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from src.evaluate.score import weighted_log_loss
 from src.files.label_csv import pivot_labels
 from src.files.layout import Layout
 from src.files.run import MEMBERS, Run
+from src.files.timing import recorder
+from src.labels import LABELS
 from src.text_table import square_table, text_table
 
 _log = logging.getLogger(__name__)
@@ -243,7 +246,11 @@ def main() -> None:
     if args.rebuild is None and inputs.root is not None:
         require_fresh([*inputs.predictions, *inputs.out_of_fold], Layout(inputs.root))
     with one_fold, advising(NoLeastLoss, "take --blend mean"):
+        started = time.perf_counter()
         made = make(inputs, on_scored=lambda scored: print(report_scores(scored, inputs.recipe), flush=True))
+    if inputs.root is not None and args.confs is not None:
+        seconds = time.perf_counter() - started
+        recorder(Layout(inputs.root).timings, "ensemble")(output.stem, len(made.submission) // len(LABELS), seconds)
     write(made, inputs, output, expected)
     print(report(made, inputs, output))
 

@@ -42,6 +42,16 @@ class Layout:
         return self.root / "submission" / "submission.csv"
 
     @property
+    def report(self) -> Path:
+        """The report on all of it; its tables and charts are in the folder of the same name beside it."""
+        return self.root / "submission" / "report.html"
+
+    @property
+    def timings(self) -> Path:
+        """The folder in which stages note how long they took."""
+        return self.root / "cache" / "timing"
+
+    @property
     def detector(self) -> Path:
         """The trained detector, packed."""
         return self.root / "model" / "detector"

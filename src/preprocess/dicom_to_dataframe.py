@@ -1,5 +1,6 @@
 """Join the label CSV and the DICOM headers into one table, a row per slice; pixels are not read."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from src.dicom.sources import Source, find_slices, require_folder, source_column
 from src.errors import UserError, run_command
 from src.files.label_csv import pivot_labels
 from src.files.tables import write_table
+from src.files.timing import Timing, record_timing, timings_beside
 from src.preprocess.engine import add_engine_arguments, engine_arguments, run_tasks
 
 HEADERS_PER_TASK = 256
@@ -136,8 +138,11 @@ def main() -> None:
     parser.add_argument("--test", action="store_true", help="the CSV is a sample submission; ignore its Label column")
     add_engine_arguments(parser)
     args = parser.parse_args()
+    started = time.perf_counter()
     table, repeated = dicom_to_dataframe(args.csv, args.images, test=args.test, **engine_arguments(args))
     write_table(table, args.output)
+    seconds = time.perf_counter() - started
+    record_timing(timings_beside(args.output), Timing("headers", args.output.stem, len(table), seconds))
     usable = table["reason"] == ""
     print(
         f"{args.output}: {len(table)} slices, {table.loc[usable, 'SeriesInstanceUID'].nunique()} series, "

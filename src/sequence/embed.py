@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from src.files.checksum import file_sha256
 from src.files.embeddings import EmbeddingWriter, is_finished, record
 from src.files.layout import Layout
 from src.files.provenance import Provenance
+from src.files.timing import recorder
 from src.labels import LABELS
 from src.sequence.components import (
     PrincipalComponents,
@@ -97,7 +99,8 @@ def embed(
             if not group.due:
                 _log.info("%s: those of epoch %d are there already", group.name, epoch)
                 continue
-            run_jobs(config, accelerator, group, open_sink, output=logits_and_embedding, at_once=at_once, save_s=save_s)
+            more: dict[str, Any] = {"output": logits_and_embedding, "at_once": at_once, "save_s": save_s}
+            run_jobs(config, accelerator, group, open_sink, on_done=recorder(layout.timings, "embed"), **more)
 
 
 def logits_and_embedding(network: nn.Module, views: Sequence[torch.Tensor]) -> torch.Tensor:

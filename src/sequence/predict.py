@@ -16,6 +16,7 @@ from src.files.checksum import file_sha256
 from src.files.layout import Layout
 from src.files.predictions import read_provenance, write_predictions
 from src.files.provenance import Provenance
+from src.files.timing import timed
 from src.labels import LABELS
 from src.sequence.checkpoint import SequenceMetadata, over_classifier
 from src.sequence.network import SequenceNetwork
@@ -91,7 +92,9 @@ def _predict_split(
     load_checkpoint(checkpoint, network)
     loader = accelerator.prepare(make_series_loader(config, embedded, unseen=True))
     model = accelerator.prepare_model(network, evaluation_mode=True)
-    probabilities = predict_series(accelerator, model, loader, len(embedded.unseen), desc)[embedded.unseen]
+    n_slices = len(slices) if accelerator.is_main_process else 0  # the others record nothing
+    with timed(layout.timings, "sequence", desc, n_slices):
+        probabilities = predict_series(accelerator, model, loader, len(embedded.unseen), desc)[embedded.unseen]
     if accelerator.is_main_process:
         write_predictions(output, pd.Series(slices.ids), probabilities, provenance)
         _log.info("%s: %d slices", output, len(slices))

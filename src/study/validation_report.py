@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from src.detector.operating import POINT_TITLES
 from src.labels import LABELS
 from src.study.validation import EVERYTHING, GROUPS, NOT_KNOWN
 
@@ -17,7 +18,6 @@ _CALIBRATION = {
     "slope": ("calibration_slope", 2),
 }  # fmt: skip
 _RATES = {"sensitivity": "sensitivity", "specificity": "specificity", "PPV": "ppv", "NPV": "npv"}
-_NAMES = {"youden": "Youden", "sensitivity_95": "95 % sensitivity", "specificity_95": "95 % specificity"}
 
 
 def validation_report(frame: pd.DataFrame) -> str:
@@ -44,7 +44,7 @@ def validation_report(frame: pd.DataFrame) -> str:
             value, prevalence = metric.split("_at_")
             name = f"{value.upper()} at {100 * float(prevalence):g} %"
             rates[name] = [cells(label, metric, 3, point, with_interval=False) for label in labels]
-        title = f"at the detector's operating point {_NAMES.get(point, point)} (out of fold, not chosen here)"
+        title = f"at the detector's operating point {POINT_TITLES.get(point, point)} (out of fold, not chosen here)"
         blocks.append(f"{title}\n\n{_table(rates, labels)}")
     blocks.append(_subgroups(frame))
     return "\n\n".join(blocks)
@@ -129,7 +129,7 @@ def _subgroups(frame: pd.DataFrame) -> str:
         )
     parts = []
     if index:
-        title = f"by group, any hemorrhage, at the operating point {_NAMES.get(point, point)}"
+        title = f"by group, any hemorrhage, at the operating point {POINT_TITLES.get(point, point)}"
         parts.append(f"{title}\n\n{pd.DataFrame(columns, index=index).to_string()}")
     if few:
         parts.append(f"too few studies, or not known: {', '.join(few)}")
