@@ -92,7 +92,7 @@ def series_values(view: SeriesView, most_bytes: int | None = None) -> dict[str, 
     }
 
 
-def fetched_values(view: SeriesView) -> dict[str, object]:
+def fetched_values(view: SeriesView) -> dict[str, Any]:
     """The same for a page that fetches slices and maps when they are looked at, at full resolution."""
     return _described(view, view.pixels, 1) | {"slices": [], "maps": []}
 
