@@ -19,6 +19,7 @@ from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -73,7 +74,14 @@ def _view(pixels: list[np.ndarray]) -> SeriesView:
     """A series of some slices, with probabilities by chance."""
     n = len(pixels)
     probabilities = np.random.default_rng(0).random((n, len(LABELS)))
-    facts = {"title": "Scrolling", "details": [], "warnings": [], "maps": None, "maps_note": "None.", "sides": "RLAP"}
+    facts: dict[str, Any] = {
+        "title": "Scrolling",
+        "details": [],
+        "warnings": [],
+        "maps": None,
+        "maps_note": "None.",
+        "sides": "RLAP",
+    }
     return SeriesView(
         pixels=pixels,
         spacings=[(0.5, 0.5)] * n,
@@ -82,17 +90,17 @@ def _view(pixels: list[np.ndarray]) -> SeriesView:
         probabilities=probabilities,
         study=probabilities.max(axis=0),
         thresholds={LABELS[0]: 0.5},
-        **facts,  # type: ignore[arg-type]
+        **facts,
     )
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, page: str, packed: list[bytes], *arguments: object) -> None:
+    def __init__(self, page: str, packed: list[bytes], *arguments: Any) -> None:
         self._page, self._packed = page.encode(), packed
         self._modules = {f"/{name}": text.encode() for name, text in modules(["viewer.js"]).items()}
-        super().__init__(*arguments)  # type: ignore[arg-type]
+        super().__init__(*arguments)
 
     def do_GET(self) -> None:
         """The page, a module or a slice."""
@@ -126,7 +134,7 @@ def _served(view: SeriesView) -> Iterator[str]:
     server.shutdown()
 
 
-def _first(view: SeriesView) -> dict[str, object]:
+def _first(view: SeriesView) -> dict[str, Any]:
     lists = ("pixels", "spacings", "z", "ids", "probabilities")
     return {name: getattr(view, name)[:1] for name in lists}
 

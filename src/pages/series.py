@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,7 @@ def series_page(view: SeriesView) -> str:
     return render("series.html", scripts=["series.js"], title=view.title, **series_values(view))
 
 
-def series_values(view: SeriesView, most_bytes: int | None = None) -> dict[str, object]:
+def series_values(view: SeriesView, most_bytes: int | None = None) -> dict[str, Any]:
     """What the template whole_series.html shows of a series; `most_bytes`, MOST_BYTES by default, bounds its size.
 
     A page of several series includes the template once for each, within `{% with %}`.
@@ -91,7 +92,7 @@ def series_values(view: SeriesView, most_bytes: int | None = None) -> dict[str, 
     }
 
 
-def fetched_values(view: SeriesView) -> dict[str, object]:
+def fetched_values(view: SeriesView) -> dict[str, Any]:
     """The same for a page that fetches slices and maps when they are looked at, at full resolution."""
     return _described(view, view.pixels, 1) | {"slices": [], "maps": []}
 

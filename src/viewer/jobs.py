@@ -181,10 +181,12 @@ class Room:
             self._studies |= {study.id: study for study in studies}
         chosen = [each for study in studies for each in study.series if each.status == WAITING]
         named = Counter(each.scan.name for each in chosen)
-        for study in studies:
-            for each in study.series:
-                if each.status == WAITING:
-                    self._read_series(each, study, apart=named[each.scan.name] > 1)
+        for number, each in enumerate(chosen):
+            with self._changing():
+                batch.done = number / len(chosen)
+            if each.status == WAITING:  # not cancelled meanwhile
+                study = next(study for study in studies if each in study.series)
+                self._read_series(each, study, apart=named[each.scan.name] > 1)
         self._write_list()
         self._end(batch, CANCELLED if batch.cancelled else "done", "cancelled" if batch.cancelled else "")
 

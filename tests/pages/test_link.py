@@ -179,6 +179,8 @@ def test_a_page_hears_of_all_and_the_end_is_one(served: Callable[..., Page]) -> 
     told = page.evaluate("told")
     assert told == [["go", 11], ["slice", 11], ["window", 80], ["zoom", 1.5], ["key", "x"], ["key", "Control"],
                     ["key", "ArrowDown"]]  # fmt: skip
+    states = "({ ...viewer.root.dataset, pressed: document.querySelectorAll('[aria-pressed=true]').length })"
+    before = page.evaluate(states)
     page.evaluate("viewer.destroy(); told.length = 0; asked.length = 0")
     page.click('[data-part="stage"]')
     for key in ("ArrowDown", "2", "+", "x"):
@@ -188,6 +190,7 @@ def test_a_page_hears_of_all_and_the_end_is_one(served: Callable[..., Page]) -> 
     page.set_viewport_size(PHONE)
     page.wait_for_timeout(50)
     assert page.evaluate("[told, asked, viewer.index]") == [[], [], 11]
+    assert page.evaluate(states) == before
     assert page.evaluate("[...document.querySelectorAll('canvas[data-part]')].map(each => each.width)") == [0, 0, 0]
 
 

@@ -109,8 +109,11 @@ def test_a_drag_with_the_middle_button_or_shift_pans(
     check_shown(page, shown_view, 13)  # the window as before
     # never further than to the image's edge
     drag(page, start, (start[0] + 3000, start[1] + 3000), "middle")
-    left, top = box_of(page, "stage")[:2]
+    left, top, wide, high = box_of(page, "stage")
     assert box_of(page, "frame")[:2] == pytest.approx((left, top), abs=1)
+    drag(page, start, (start[0] - 3000, start[1] - 3000), "middle")
+    x, y, width, height = box_of(page, "frame")
+    assert (x + width, y + height) == pytest.approx((left + wide, top + high), abs=1)
 
 
 def test_two_fingers_zoom_and_pan(opened: Callable[..., Page], shown_view: SeriesView) -> None:

@@ -87,6 +87,16 @@ def test_all_files_of_an_upload_count_together(serve: Serve) -> None:
     assert served.client.post(place, content=b"x" * 600).status_code == 200  # what was refused does not count
 
 
+def test_what_was_refused_in_the_middle_does_not_count(tmp_path: Path) -> None:
+    uploads = Uploads(Store(tmp_path, min_free=0), Limits(file_bytes=1000, upload_bytes=1500))
+    upload = uploads.open()
+    with pytest.raises(Refused, match="a file of more than"):
+        _receive(uploads, upload.id, "a", b"x" * 600, b"x" * 600)
+    _receive(uploads, upload.id, "a", b"x" * 500, b"x" * 500)
+    _receive(uploads, upload.id, "b", b"x" * 500)
+    assert upload.size == 1500
+
+
 def test_an_upload_that_was_given_up_is_removed_after_a_time(tmp_path: Path) -> None:
     now = [0.0]
     uploads = Uploads(Store(tmp_path, min_free=0), Limits(open_uploads=2, idle_s=60), clock=lambda: now[0])
