@@ -17,8 +17,10 @@ def _chart(title: str) -> str:
             axes.fill_between([0, 1], i, i + 1, color=colour, alpha=BAND)
         logarithmic(axes)
         legend(axes)
+    svg = to_svg(figure, "chart")
     assert to_png(figure)[:4] == b"\x89PNG"
-    return to_svg(figure, "chart")
+    assert to_svg(figure, "chart") == svg  # also once it was drawn
+    return svg
 
 
 def test_an_svg_obeys_the_policy_of_a_page() -> None:
