@@ -18,6 +18,7 @@ import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from src.detector import Detector
+from src.detector.detector import Prediction
 from src.progress import Watch, unwatched
 from src.study.answer import Reader
 from src.viewer.app import FILES, make_app
@@ -177,14 +178,14 @@ def test_a_folder_is_dropped_read_opened_scrolled_and_judged(live: Live, write_h
 def test_slices_are_there_before_the_probabilities_and_stay_where_they_are(
     live: Live, write_head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    event, real = threading.Event(), Detector.__call__
+    event, real = threading.Event(), Detector.predict
 
-    def waits(detector: Detector, series: object, *, watch: Watch = unwatched) -> np.ndarray:
+    def waits(detector: Detector, series: object, *, watch: Watch = unwatched) -> Prediction:
         watch(1, 3)
         assert event.wait(30)
         return real(detector, series, watch=watch)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Detector, "__call__", waits)
+    monkeypatch.setattr(Detector, "predict", waits)
     write_head(tmp_path / "head", 12)
     page = live.open()
     began = time.monotonic()
@@ -212,14 +213,14 @@ def test_slices_are_there_before_the_probabilities_and_stay_where_they_are(
 def test_files_are_chosen_a_zip_too_and_a_study_is_cancelled(
     live: Live, write_head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    event, real = threading.Event(), Detector.__call__
+    event, real = threading.Event(), Detector.predict
 
-    def waits(detector: Detector, series: object, *, watch: Watch = unwatched) -> np.ndarray:
+    def waits(detector: Detector, series: object, *, watch: Watch = unwatched) -> Prediction:
         while not event.wait(0.02):
             watch(1, 3)
         return real(detector, series, watch=watch)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Detector, "__call__", waits)
+    monkeypatch.setattr(Detector, "predict", waits)
     paths = write_head(tmp_path / "head", 12)
     with zipfile.ZipFile(tmp_path / "cd.zip", "w") as archive:
         for path in paths:

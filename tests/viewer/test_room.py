@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from src.detector import Detector
+from src.detector.detector import Prediction
 from src.dicom import find_series
 from src.errors import UserError
 from src.files.scratch import scratch_folder
@@ -45,16 +46,16 @@ def heads(write_head: Head, tmp_path: Path) -> Path:
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Networks that begin when the event is set."""
-    event, real = threading.Event(), Detector.__call__
+    event, real = threading.Event(), Detector.predict
 
-    def waits(detector: Detector, series: object, *, watch: Watch = unwatched) -> np.ndarray:
+    def waits(detector: Detector, series: object, *, watch: Watch = unwatched) -> Prediction:
         for _ in range(1000):
             watch(0, 1)  # which ends what is cancelled
             if event.wait(0.02):
                 break
         return real(detector, series, watch=watch)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Detector, "__call__", waits)
+    monkeypatch.setattr(Detector, "predict", waits)
     yield event
     event.set()
 
