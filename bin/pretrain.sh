@@ -30,7 +30,7 @@ case $WEIGHTS in imagenet | none | /*) ;; in-order:/*) ;; in-order:*) WEIGHTS=in
 case $OUTPUT in /*) ;; *) OUTPUT=$caller/$OUTPUT ;; esac
 [ -n "$own_root" ] || ICH_ROOT=$repository/cache/pretrain
 export ICH_ROOT CONFS="$ICH_ROOT/conf/lite0.yaml" SEQUENCES=conf/generated/sequence/gru.yaml
-export FOLDS=0 EPOCHS=5 EMBED_EPOCH=5 PCA= MEMBERS=last CALIBRATE=platt
+export FOLDS=0 EPOCHS=5 EMBED_EPOCH=5 PCA= MEMBERS=last
 
 mkdir -p "$ICH_ROOT/conf"
 printf 'base: "%s/conf/generated/lite0.yaml"\nnetwork: {pretrained: "%s"}\n' "$repository" "$WEIGHTS" >"$CONFS"
