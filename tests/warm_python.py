@@ -144,6 +144,7 @@ def _become(asked: dict, files: list[int]) -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
+    tempfile.tempdir = None  # TMPDIR may be another one
     also = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
     sys.path[:1] = [asked["folder"], *also]
     module, *arguments = asked["arguments"]

@@ -108,9 +108,9 @@ def test_what_a_killed_run_left_is_deleted_by_the_next(
 
 
 def test_mistakes_are_one_line(repository: Path, python: str, detector_folder: Path, tmp_path: Path) -> None:
-    def mistake(*arguments: object, **env: str) -> str:
+    def mistake(*arguments: object) -> str:
         command = ["sh", str(repository / "bin/serve.sh"), *map(str, arguments)]
-        environment = {**os.environ, "PYTHON": python, **env}
+        environment = {**os.environ, "PYTHON": python}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == 2, done.stderr
         (line,) = done.stderr.strip().splitlines()
@@ -123,7 +123,8 @@ def test_mistakes_are_one_line(repository: Path, python: str, detector_folder: P
         port = taken.getsockname()[1]
         line = mistake("--port", port, "--detector", detector_folder)
     assert line == f"error: port {port} is taken; give another one with --port, or --port 0 for any that is free"
-    assert "detector" in mistake("--port", "0", ICH_ROOT=str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    assert "empty is no detector" in mistake("--port", "0", "--detector", "empty")
     assert "nowhere is missing; expected a DICOM file" in mistake("nowhere", "--port", "0")
     assert "--port" in mistake("--port", "70000")
     (tmp_path / "out").mkdir()
