@@ -16,7 +16,7 @@ import pytest
 from src.files.layout import Layout
 
 SCRIPTS = ("setup", "demo", "test", "preprocess", "train", "predict", "sequence", "ensemble")
-SCRIPTS += ("report", "export", "infer", "validate", "serve")
+SCRIPTS += ("report", "export", "infer", "validate", "serve", "pretrain")
 MODULES = (
     "src.synthetic.make_competition",
     "src.preprocess.dicom_to_dataframe",

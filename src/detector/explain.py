@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from src.classify.network import Network
 
+SURE = float(np.log(0.99 / 0.01))  # a local logit that is a probability of 0.99
+
 
 @torch.inference_mode()
 def activation_map(network: Network, images: torch.Tensor) -> torch.Tensor | None:
@@ -37,6 +39,12 @@ def local_logits(features: torch.Tensor, last: nn.Linear) -> torch.Tensor:
 
 
 def mean_map(maps: Sequence[torch.Tensor], size: int) -> np.ndarray:
-    """The mean local logits of several networks, as probabilities: (N, 6, h, w) each -> (N, 6, size, size)."""
+    """The mean local logits of several networks, (N, 6, h, w) each, to be shown: (N, 6, size, size) in [0, 1].
+
+    0 is a place that does not speak for a label, and 1 the one of a slice that speaks for it most; where even that has
+    less than SURE, SURE would be 1, so that a slice without evidence stays dark. As probabilities, local logits of a
+    network that is sure would be 1 all over the head.
+    """
     scaled = [F.interpolate(each, size=(size, size), mode="bilinear", align_corners=False) for each in maps]
-    return torch.stack(scaled).mean(dim=0).sigmoid().cpu().numpy()
+    logits = torch.stack(scaled).mean(dim=0).clamp(min=0)
+    return (logits / logits.amax(dim=(2, 3), keepdim=True).clamp(min=SURE)).cpu().numpy()

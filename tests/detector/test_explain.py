@@ -10,7 +10,7 @@ from src.classify.network import build_network
 from src.config import Config
 from src.ct.series import Series
 from src.detector import Detector
-from src.detector.explain import activation_map, mean_map
+from src.detector.explain import SURE, activation_map, mean_map
 from src.labels import LABELS
 
 
@@ -47,9 +47,15 @@ def test_networks_without_maps_say_so(make_config: Callable[..., Config]) -> Non
         assert activation_map(network, torch.rand(1, 1, 160, 160)) is None
 
 
-def test_maps_of_two_networks_are_averaged_at_one_size() -> None:
-    one, other = torch.full((1, 6, 2, 2), 1.0), torch.full((1, 6, 4, 4), -1.0)
-    np.testing.assert_allclose(mean_map([one, other], 8), np.full((1, 6, 8, 8), 0.5), atol=1e-6)
+def test_a_map_is_relative_to_its_slice_but_dark_without_evidence() -> None:
+    sure, unsure = torch.full((1, 6, 2, 2), -3.0), torch.full((1, 6, 2, 2), -3.0)
+    sure[..., 0, 1], sure[..., 1, 1] = 40.0, 10.0
+    unsure[..., 0, 1] = 1.0
+    shown = mean_map([sure], 2)
+    np.testing.assert_allclose(shown[0, 0], [[0, 1], [0, 0.25]])  # neither saturated nor below 0
+    np.testing.assert_allclose(mean_map([unsure], 2)[0, 0], [[0, 1 / SURE], [0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(mean_map([sure, unsure], 2)[0, 0], [[0, 1], [0, 3.5 / 20.5]], rtol=1e-6)
+    assert mean_map([sure], 8).shape == (1, 6, 8, 8)
 
 
 def test_a_detector_explains_a_series_in_its_order(detector: Detector, test_series: list[Series]) -> None:
