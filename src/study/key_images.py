@@ -14,7 +14,7 @@ from src.dicom.results import WARNING
 PANEL = 512  # pixels along each side of a panel, of which there are two
 _HEAD, _FOOT, _MARGIN = 40, 172, 16
 _WHITE, _GREY, _YELLOW = (255, 255, 255), (170, 170, 170), (255, 210, 60)  # RGB
-_MOST_OPAQUE = 0.6  # of a map, where its probability is 1: the slice stays visible
+_MOST_OPAQUE = 0.6  # of a map, where it is 1: the slice stays visible
 
 
 @dataclass(frozen=True)
