@@ -171,7 +171,7 @@ def test_key_images_show_the_most_suspicious_slices(answered: Answered) -> None:
         assert (shown <= around.max(axis=0) + 0.01).all()
         assert (panel[rows, columns, 0] == panel[rows, columns, 2]).all()  # grey
         beside = pixels[40 : 40 + PANEL, PANEL:][rows, columns].astype(int)
-        assert np.ptp(beside, axis=-1).max() > 5  # the map has colours, pale ones: networks that were not trained see little
+        assert np.ptp(beside, axis=-1).max() > 5  # the map has colours, if pale ones: it is untrained
         assert (pixels[:36].max(axis=(0, 2)) > 200).sum() > 100  # the warning
 
 
