@@ -217,6 +217,7 @@ def _given(body: bytes) -> tuple[dict[str, str], str]:
         answers, note = dict(given["labels"]), given["note"]
         if not isinstance(note, str) or not all(isinstance(each, str) for each in answers.values()):
             raise TypeError(note)
+        note.encode()  # a lone surrogate is JSON, and could never be written to a file
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Refused(422, f"expected labels and a note: {shortened(type(error).__name__)}") from error
     if len(note) > MOST_NOTE:

@@ -32,7 +32,9 @@ class KeptSlices:
 
     def keep_maps(self, maps: np.ndarray) -> None:
         """Add class activation maps, (S, 6, rows, columns) in [0, 1]."""
-        np.save(self.folder / "maps.npy", bytes_of_maps(maps))
+        partial = self.folder / "partial.npy"
+        np.save(partial, bytes_of_maps(maps))
+        partial.replace(self.folder / "maps.npy")  # a browser may ask for one meanwhile
 
     def maps(self, index: int) -> np.ndarray:
         """The maps of a slice: (6, rows, columns) uint8, 255 for 1. Raises IndexError, and OSError without maps."""

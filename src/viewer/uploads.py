@@ -88,8 +88,7 @@ class Uploads:
 
         Raises Refused for whatever is beyond the limits; nothing of that file is left.
         """
-        upload = self._get(upload_id)
-        path = self._place(upload, name, length or 0)
+        upload, path = self._place(upload_id, name, length or 0)
         came = [0]  # bytes
         try:
             with path.open("wb") as file:
@@ -108,14 +107,14 @@ class Uploads:
 
     def finish(self, upload_id: str) -> Upload:
         """Take an upload out, with all its files. Raises Refused where it has none, or one is still coming."""
-        upload = self._get(upload_id)
         with self._lock:
+            upload = self._find(upload_id)
             if upload.receiving:
                 raise Refused(409, "a file is still coming")
             if not upload.names:
                 raise Refused(422, "no files have come")
             upload.closed = True
-            self._open.pop(upload_id, None)
+            del self._open[upload_id]
         return upload
 
     def abort(self, upload_id: str) -> None:
@@ -153,17 +152,18 @@ class Uploads:
         upload.closed = True
         shutil.rmtree(upload.folder, ignore_errors=True)
 
-    def _get(self, upload_id: str) -> Upload:
-        with self._lock:
-            upload = self._open.get(upload_id)
+    def _find(self, upload_id: str) -> Upload:
+        """An upload that has not ended; for whoever holds the lock, so that it does not end meanwhile."""
+        upload = self._open.get(upload_id)
         if upload is None:
             raise Refused(404, "this upload has ended; begin again")
         return upload
 
-    def _place(self, upload: Upload, name: str, length: int) -> Path:
-        """Where the next file goes. Raises Refused where there is no room for it."""
+    def _place(self, upload_id: str, name: str, length: int) -> tuple[Upload, Path]:
+        """An upload, and where its next file goes. Raises Refused where there is none, or no room for it."""
         limits = self.limits
         with self._lock:
+            upload = self._find(upload_id)
             if len(upload.names) >= limits.files:
                 raise Refused(413, f"more than {limits.files} files; send fewer at once, or as a zip")
             self._check_size(upload, 0, length)
@@ -183,7 +183,7 @@ class Uploads:
                 raise Refused(507, str(error)) from error
             path = folder / f"{number:06d}"
             upload.names[path] = shown
-            return path
+            return upload, path
 
     async def _write(
         self, upload: Upload, chunks: AsyncIterator[bytes], write: Callable[[bytes], int], came: list[int]

@@ -123,5 +123,8 @@ def test_readings_that_cannot_be_are_refused(served: Served, write_head: Head, t
         assert put(place, content=body).status_code == 422, body
     assert put(place, content=json.dumps({"labels": {}, "note": "x" * 2001})).status_code == 422
     assert put(place, json={"labels": {"any": "maybe"}, "note": ""}).status_code == 422
+    # half of a pair of UTF-16 is valid JSON, and no text that could be written
+    surrogate = put(place, content=b'{"labels": {}, "note": "\\ud800"}')
+    assert surrogate.status_code == 422
     assert put("/api/series/none/reading", json={"labels": {}, "note": ""}).status_code == 404
     assert served.client.get("/api/readings.csv").text == ",".join(COLUMNS) + "\n"

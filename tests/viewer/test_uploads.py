@@ -4,6 +4,7 @@ import asyncio
 import errno
 import io
 import struct
+import threading
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -95,6 +96,29 @@ def test_what_was_refused_in_the_middle_does_not_count(tmp_path: Path) -> None:
     _receive(uploads, upload.id, "a", b"x" * 500, b"x" * 500)
     _receive(uploads, upload.id, "b", b"x" * 500)
     assert upload.size == 1500
+
+
+def test_an_upload_is_taken_out_once_whoever_asks_at_once(tmp_path: Path) -> None:
+    uploads = Uploads(Store(tmp_path, min_free=0), Limits())
+    for _ in range(50):
+        upload, start, ends = uploads.open(), threading.Barrier(3), []
+        _receive(uploads, upload.id, "a", b"data")
+
+        def finish(upload_id: str = upload.id, start: threading.Barrier = start, ends: list[str] = ends) -> None:
+            start.wait()
+            try:
+                ends.append(uploads.finish(upload_id).id)
+            except Refused as error:
+                ends.append(str(error.status))
+
+        askers = [threading.Thread(target=finish) for _ in range(3)]
+        for each in askers:
+            each.start()
+        for each in askers:
+            each.join()
+        assert sorted(ends) == sorted(["404", "404", upload.id])
+        with pytest.raises(Refused, match="this upload has ended"):
+            _receive(uploads, upload.id, "b", b"more")
 
 
 def test_an_upload_that_was_given_up_is_removed_after_a_time(tmp_path: Path) -> None:
