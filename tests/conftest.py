@@ -53,11 +53,17 @@ def _environment_stays() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _signals_stay() -> Iterator[None]:
-    """A command that runs in this process has handlers of its own, and ignores signals when it has ended."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    """A command that runs in this process has handlers of its own, and ignores signals when it has ended; so would all
+    that later tests start. It may have run in a fixture of a whole module, before any test.
+    """
+    _reset_signals()
     yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    _reset_signals()
+
+
+def _reset_signals() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

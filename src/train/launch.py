@@ -7,6 +7,8 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
 
 import torch
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -84,5 +86,19 @@ def main() -> None:
     sys.exit(launch(args.processes, args.module, args.arguments, machines))
 
 
+def _end(status: object) -> NoReturn:
+    """Exit without the interpreter's teardown, in which a thread of torch's rendezvous can abort the process.
+
+    All processes that it started have ended by then, and have saved what they had to.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(status if isinstance(status, int) else int(status is not None))
+
+
 if __name__ == "__main__":
-    run_command(main)
+    try:
+        run_command(main)
+    except SystemExit as end:
+        _end(end.code)
