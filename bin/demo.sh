@@ -1,6 +1,6 @@
 #!/bin/sh
 # One command on a fresh machine: set-up, then the whole pipeline on about 500 generated head CT slices, with both
-# architectures at 64 px, 5 folds and 3 epochs. All of it stays under cache/demo. Some 10 minutes on two cores.
+# architectures at 64 px, 5 folds and 3 epochs. All of it stays under cache/demo. Some 8 minutes on two cores.
 #
 #   sh bin/demo.sh
 #

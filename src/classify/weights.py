@@ -63,6 +63,12 @@ def load_weights(backbone: nn.Module, given: str) -> None:
     _load(backbone, state, what)
 
 
+def without_folder(given: str) -> str:
+    """Where a training began (`network.pretrained`), without what a path says of the machine that it ran on."""
+    in_order = IN_ORDER if given.startswith(IN_ORDER) else ""
+    return in_order + Path(given.removeprefix(in_order)).name
+
+
 def _fetch_imagenet(architecture: str, image_size: int) -> State:
     """Read ImageNet weights from the folder they were fetched to before, or fetch them."""
     try:

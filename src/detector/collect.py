@@ -11,6 +11,7 @@ import torch
 
 from src.classify.checkpoint import ClassifierMetadata
 from src.classify.tta import parse_tta, tta_name
+from src.classify.weights import without_folder
 from src.config import Config, load_config, load_sequence_config, parse_config
 from src.detector.fit_distance import fit_distance
 from src.detector.folder import DISTRIBUTION, Description, DistanceLimits, Member, Network, SequenceModel, Weights
@@ -257,7 +258,8 @@ def _classifiers(chosen: Sequence[_Part]) -> dict[str, Config]:
             raise UserError(f"{conf} is not the conf of {source.checkpoint}", step="train")
         if tta_name(config) != of.tta:  # prediction may have had other views
             config = parse_config(config.model_dump(mode="json") | {"tta": parse_tta(of.tta)}, Config, str(conf))
-        config = config.model_copy(update=_OF_TRAINING)
+        network = config.network.model_copy(update={"pretrained": without_folder(config.network.pretrained)})
+        config = config.model_copy(update=_OF_TRAINING | {"network": network})
         first = configs.setdefault(of.conf, config)
         if _essence(first) != _essence(config):
             raise UserError(f"the networks of {of.conf} differ in conf or views", step="predict")

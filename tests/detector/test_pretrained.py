@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from src.classify.weights import without_folder
 from src.detector import Detector
 from src.detector import folder as folder_module
 from src.detector.card import model_card
@@ -38,3 +39,16 @@ def test_what_is_said_about_a_detector_is_in_its_card_and_its_first_line_a_notic
         "## About this detector\n\nSeen: nothing.\n\nMore of it." in (tmp_path / "detector/MODEL_CARD.md").read_text()
     )
     assert collect(manifest, trained.layout, Selection(folds=[0]))[0].notice == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("imagenet", "imagenet"),
+        ("none", "none"),
+        ("/home/jane/w.pth", "w.pth"),
+        ("in-order:/x/w.pth", "in-order:w.pth"),
+    ],
+)
+def test_a_detector_says_nothing_of_the_folders_of_its_makers(given: str, kept: str) -> None:
+    assert without_folder(given) == kept
