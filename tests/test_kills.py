@@ -64,8 +64,8 @@ def _finish(process: subprocess.Popen[bytes]) -> None:
 
 
 def _files(root: Path) -> dict[str, bytes]:
-    """All files of a root, and the bytes of those that hold no times."""
-    files = sorted(path for path in root.rglob("*") if path.is_file() and "curves" not in path.parts)
+    """All files of a root but curves and how long stages took, and the bytes of those that hold no times."""
+    files = sorted(path for path in root.rglob("*") if path.is_file() and not {"curves", "timing"} & set(path.parts))
     return {str(path.relative_to(root)): b"" if path.name in DIFFER else path.read_bytes() for path in files}
 
 
