@@ -31,6 +31,14 @@ class Parser(argparse.ArgumentParser):
                     raise UserError(f"{name} {shown}: expected a name in UTF-8; rename it") from None
         return parsed
 
+    def add_detector(self) -> None:
+        """Add `--detector`, the folder of a trained detector; None for the one that a command finds by itself."""
+        self.add_argument(
+            "--detector",
+            type=Path,
+            help="the detector's folder (default: model/detector under --root, else the one in the box)",
+        )
+
     def add_root(self) -> None:
         """Add `--root`."""
         self.add_argument(

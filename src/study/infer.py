@@ -31,11 +31,7 @@ def main() -> None:
         epilog="example: python -m src.study.infer /data/cd.zip /data/incoming --output answers",
     )
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="DICOM files, folders at any depth, zips")
-    parser.add_argument(
-        "--detector",
-        type=Path,
-        help="the detector's folder (default: model/detector under --root, or where there is none the one in the box)",
-    )
+    parser.add_detector()
     parser.add_argument("--output", type=Path, default=Path("answers"), help="folder to write (default %(default)s)")
     parser.add_argument("--series", nargs="+", default=[], metavar="UID", help="read these series alone")
     parser.add_argument("--all-series", action="store_true", help="read every series that may be a head CT")

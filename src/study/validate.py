@@ -94,11 +94,7 @@ def _arguments(arguments: Sequence[str] | None = None) -> Namespace:
     parser.add_argument(
         "--labels", type=Path, required=True, metavar="CSV", help="labels by study (docs/validation.md)"
     )
-    parser.add_argument(
-        "--detector",
-        type=Path,
-        help="the detector's folder (default: model/detector under --root, or where there is none the one in the box)",
-    )
+    parser.add_detector()
     parser.add_argument("--output", type=Path, default=Path("validation"), help="folder to write (default %(default)s)")
     parser.add_argument("--all-series", action="store_true", help="read every series that may be a head CT")
     parser.add_argument("--prevalence", type=fraction, help="of bleeds elsewhere, for further predictive values")

@@ -64,11 +64,7 @@ def _arguments() -> Namespace:
         epilog="example: python -m src.viewer.serve /data/cd.zip --output answers",
     )
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="DICOM files, folders, zips to begin with")
-    parser.add_argument(
-        "--detector",
-        type=Path,
-        help="the detector's folder (default: model/detector under --root, or where there is none the one in the box)",
-    )
+    parser.add_detector()
     parser.add_argument("--port", type=_port, default=8000, help="of this machine; 0 for any free one (default 8000)")
     parser.add_argument("--output", type=Path, help="folder to keep results and readings in (default: none is kept)")
     parser.add_argument("--no-maps", action="store_true", help="no class activation maps, which is faster")

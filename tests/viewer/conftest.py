@@ -16,7 +16,10 @@ from src.viewer.readings import FILE, Readings
 from src.viewer.security import Guard
 from src.viewer.store import Store
 from src.viewer.uploads import Limits, Uploads
+from tests.pages.conftest import browser
 from tests.study.conftest import detector_folder, write_head  # noqa: F401 - fixtures
+
+__all__ = ["browser"]  # a fixture, which pages of the reading room are opened in too
 
 HOST, TOKEN = "127.0.0.1:8000", "a-token-of-the-tests"
 OWN = {"Origin": f"http://{HOST}"}

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from src.detector import Detector
 from src.detector.detector import Prediction
@@ -34,14 +34,6 @@ from tests.viewer.conftest import TOKEN
 
 if not CHROMIUM:  # the whole file in one line
     pytest.skip(WITHOUT, allow_module_level=True)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @dataclass
